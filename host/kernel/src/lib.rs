@@ -1,0 +1,118 @@
+//! What needs privilege: namespaces, links, addresses, routes, sysctls, firewall, shaping.
+//!
+//! Everything is behind the [`Kernel`] trait; [`linux`] is the real one. This crate knows nothing of
+//! WebAssembly, plugins or policy: it is told what to do in terms of the two namespaces of one attachment.
+
+pub mod error;
+pub mod linux;
+pub mod model;
+
+pub use error::{KernelError, Outcome};
+pub use model::*;
+
+use std::time::Duration;
+
+/// The operations of the contract (`wit/`) on the two namespaces of one attachment.
+///
+/// One blocking call each; nothing is remembered between calls except open sockets. Whoever calls records
+/// beforehand how to take an operation back (`sandwire-runtime`, `perform`).
+///
+/// Operations that no plugin of this release needs answer [`KernelError::Unsupported`] by default;
+/// `docs/contract.md` has the table.
+pub trait Kernel {
+    /// Whether the attachment still has a container namespace (none: DEL after the container died, GC, STATUS).
+    fn has_container(&self) -> bool;
+
+    // ---- links: looking
+
+    /// The link of this name. `NotFound` when there is none.
+    fn link_by_name(&mut self, netns: Netns, name: &str) -> Outcome<LinkInfo>;
+    /// Fresh from the kernel. `NotFound` when the link is gone or has left the namespace.
+    fn link_info(&mut self, link: LinkId) -> Outcome<LinkInfo>;
+    /// All links of a namespace.
+    fn links(&mut self, netns: Netns) -> Outcome<Vec<LinkInfo>>;
+    /// The other end of a veth, in whichever of the two namespaces it lives. `NotFound` when in neither.
+    fn veth_peer(&mut self, link: LinkId) -> Outcome<LinkInfo>;
+
+    // ---- links: making and changing
+
+    /// Makes a veth pair in one message, each end where it will stay, with its final name, MAC, MTU, master and,
+    /// for the end that is in the host, state. A `DeviceSpec` without name gets `veth` and 8 hex digits.
+    fn create_veth(&mut self, a: &DeviceSpec, b: &DeviceSpec) -> Outcome<(LinkId, LinkId)>;
+    /// Makes a bridge. `Exists` when the name is taken (by whatever kind).
+    fn create_bridge(&mut self, device: &DeviceSpec, bridge: &BridgeSpec) -> Outcome<LinkId>;
+    /// Makes a virtual link of another kind (macvlan, ipvlan, vlan, dummy, vxlan, vrf).
+    fn create_virtual(&mut self, _device: &DeviceSpec, _kind: &VirtualKind) -> Outcome<LinkId> {
+        Err(KernelError::unsupported("create this kind of link"))
+    }
+    /// Changes what is `Some`.
+    fn change_link(&mut self, link: LinkId, changes: &LinkChanges) -> Outcome<()>;
+    /// Makes the link a port of `master` (same namespace), or of nothing.
+    fn set_master(&mut self, link: LinkId, master: Option<LinkId>) -> Outcome<()>;
+    /// Moves and renames in one message; the answer is the link where it is now.
+    fn move_link(&mut self, _link: LinkId, _to: Netns, _name: &str) -> Outcome<LinkId> {
+        Err(KernelError::unsupported("move a link to another namespace"))
+    }
+    /// Returns when the link is gone from its namespace; the kernel's own freeing of it goes on behind
+    /// (`linux/delete.rs` says how). A link that is gone already is success.
+    fn delete_link(&mut self, link: LinkId) -> Outcome<()>;
+    /// Deletes many links of one namespace (GC) in groups; gone ones are success.
+    fn delete_links(&mut self, links: &[LinkId]) -> Outcome<()>;
+
+    // ---- bridge ports
+
+    /// hairpin and isolation of a bridge port.
+    fn set_bridge_port(&mut self, port: LinkId, settings: &BridgePort) -> Outcome<()>;
+    /// Whether hairpin and isolation are set on a bridge port. `NotFound` when it is no port.
+    fn bridge_port(&mut self, port: LinkId) -> Outcome<BridgePort>;
+    /// Replaces the whole VLAN list of a port (or of the bridge itself).
+    fn set_port_vlans(&mut self, port: LinkId, vlans: &[PortVlan]) -> Outcome<()>;
+    /// The VLANs of a port.
+    fn port_vlans(&mut self, port: LinkId) -> Outcome<Vec<PortVlan>>;
+
+    // ---- addresses and routes
+
+    /// `Exists` when the link has exactly this address and prefix.
+    fn add_address(&mut self, link: LinkId, address: &AddressSpec) -> Outcome<()>;
+    /// `NotFound` when it is not there.
+    fn remove_address(&mut self, link: LinkId, address: ipnet::IpNet) -> Outcome<()>;
+    /// The addresses of a link.
+    fn addresses(&mut self, link: LinkId) -> Outcome<Vec<AddressInfo>>;
+    /// Adds a route out of a link.
+    fn add_route(&mut self, link: LinkId, route: &RouteSpec, mode: RouteMode) -> Outcome<()>;
+    /// `NotFound` when it is not there.
+    fn remove_route(&mut self, link: LinkId, route: &RouteSpec) -> Outcome<()>;
+    /// The routes of a namespace: of one table, or of all but `local` (255).
+    fn routes(&mut self, netns: Netns, table: Option<u32>) -> Outcome<Vec<RouteInfo>>;
+    /// The route the kernel would take to `destination`.
+    fn lookup_route(&mut self, netns: Netns, destination: std::net::IpAddr) -> Outcome<RouteInfo>;
+    /// Brings a link into service in one batch: IPv6 enabled if it gets such an address, addresses, up, routes.
+    fn configure(&mut self, link: LinkId, addresses: &[AddressSpec], routes: &[RouteSpec]) -> Outcome<()>;
+
+    // ---- waiting (kernel notifications with a deadline; no polling)
+
+    /// Until the link's operstate is up. `Timeout` names the state it is in.
+    fn wait_link_up(&mut self, link: LinkId, timeout: Duration) -> Outcome<()>;
+    /// Until no address of the link is tentative. `Conflict` when duplicate address detection failed.
+    fn wait_addresses(&mut self, link: LinkId, timeout: Duration) -> Outcome<()>;
+
+    // ---- sysctl: keys below /proc/sys/net with slashes, already validated
+
+    /// The value without its newline. `NotFound` when the kernel has no such key.
+    fn read_sysctl(&mut self, netns: Netns, key: &str) -> Outcome<String>;
+    /// Writes `value`; the answer is the value before, `None` when it was that already and nothing was written.
+    fn write_sysctl(&mut self, netns: Netns, key: &str, value: &str) -> Outcome<Option<String>>;
+
+    // ---- firewall: nftables in tables of ours
+
+    /// Makes the rules under (owner, label) exactly `rules`, in one transaction. The answer: whether there is
+    /// anything to take back.
+    fn apply_rules(&mut self, netns: Netns, owner: &RuleOwner, label: &str, rules: &[Rule]) -> Outcome<()>;
+    /// The wanted rules that are not installed, as text. Empty is good.
+    fn verify_rules(&mut self, netns: Netns, owner: &RuleOwner, label: &str, rules: &[Rule]) -> Outcome<Vec<String>>;
+    /// Removes all that the owner has, under every label, including what either backend of the reference plugins
+    /// made for this attachment; chains and tables of ours that are empty then go too.
+    fn clear_rules(&mut self, netns: Netns, owner: &RuleOwner) -> Outcome<()>;
+    /// GC: the same for every attachment of `owner.network` that is not in `valid`. `(container id, ifname)` pairs.
+    fn retain_rules(&mut self, netns: Netns, network: &str, valid: &[(String, String)]) -> Outcome<()>;
+}

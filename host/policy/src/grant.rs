@@ -1,0 +1,160 @@
+//! The compiled policy of one plugin: what the hot path reads, one small JSON file per plugin in the active generation.
+
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// All that one plugin may do on this node. Written by `sandwirectl apply` from `policy.toml`, never by hand.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Grant {
+    /// Plugin type, the name of its link in the plugin directory.
+    pub plugin: String,
+    /// `sha256:` and 64 hex digits of the component's source (`.wasm`).
+    pub digest: String,
+    /// File name of the compiled component, beside this file.
+    pub compiled: String,
+    /// Release of wasmtime that compiled it; another one can't map it.
+    pub wasmtime: String,
+    /// Interfaces of `sandwire:cni` it may import, by their WIT name ("links", "host-netns").
+    pub imports: BTreeSet<String>,
+    /// Whether imports of WASI are linked: no files, no sockets, no environment, output to the log.
+    pub wasi: bool,
+    /// Limits of one call.
+    pub limits: Limits,
+    /// Links of the host's namespace that are not the attachment's own.
+    pub links: LinkRules,
+    /// Patterns of sysctl keys beyond those of its own interface, "ipv4/ip_forward".
+    pub sysctls: Vec<String>,
+    /// Endpoints it may call, by name, with where they are.
+    pub endpoints: BTreeMap<String, Endpoint>,
+    /// Patterns of plugin types it may run as delegates.
+    pub delegates: Vec<String>,
+    /// Patterns of native (not ours) plugin types among them that may be executed.
+    pub native_delegates: Vec<String>,
+    /// Patterns of directories that a configuration's `dataDir` may name beside the default.
+    pub data_dirs: Vec<String>,
+    /// Files it may read: policy's name, or the path itself, to path.
+    pub files: BTreeMap<String, String>,
+    /// Why this plugin can't run although it has a policy entry (digest mismatch, component missing ...): told when
+    /// it is called. Empty when it can.
+    pub refused: Option<String>,
+}
+
+/// Limits of one call of one component. A delegate has its own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Milliseconds from the start of the process to the error; whatever was done is undone after it.
+    pub deadline_ms: u64,
+    /// Bytes of each linear memory.
+    pub memory_bytes: usize,
+    /// Core instances, memories and tables of the component (componentize-py needs 64 instances or more).
+    pub instances: usize,
+    /// Entries of each table.
+    pub table_elements: usize,
+    /// Handles (netns, link, ruleset, store) alive at once.
+    pub handles: usize,
+    /// Bytes that host calls may copy out of the guest in one call.
+    pub hostcall_bytes: usize,
+    /// Bytes of log lines.
+    pub log_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            deadline_ms: 30_000,
+            memory_bytes: 64 << 20,
+            instances: 100,
+            table_elements: 100_000,
+            handles: 1024,
+            hostcall_bytes: 1 << 20,
+            log_bytes: 64 << 10,
+        }
+    }
+}
+
+/// Patterns of link names in the host's namespace. `*` stands for any run of characters, `?` for one.
+/// Each right includes the ones before it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LinkRules {
+    /// May be looked at.
+    pub see: Vec<String>,
+    /// May be a master or parent.
+    #[serde(rename = "use")]
+    pub use_: Vec<String>,
+    /// May be changed (through `shared` only when it is a bridge).
+    pub change: Vec<String>,
+}
+
+/// An agent that plugins call by name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Endpoint {
+    /// `http://ADDRESS:PORT` (an IP address: no name is looked up on this path) or `unix:/PATH`.
+    pub address: String,
+    /// Milliseconds for one call, from connecting to the last byte.
+    pub timeout_ms: u64,
+    /// "METHOD /path" or "METHOD /prefix/*".
+    pub allow: Vec<String>,
+    /// Bytes of an answer that are read.
+    pub answer_bytes: usize,
+}
+
+/// Whether `name` matches one of `patterns`: `*` is any run of characters, `?` any one.
+pub fn matches_any<S: AsRef<str>>(patterns: &[S], name: &str) -> bool {
+    patterns.iter().any(|pattern| matches(pattern.as_ref().as_bytes(), name.as_bytes()))
+}
+
+/// Iterative glob match with one point to go back to, so that a hostile name can't make it exponential.
+fn matches(pattern: &[u8], name: &[u8]) -> bool {
+    let (mut p, mut n) = (0, 0);
+    let mut back: Option<(usize, usize)> = None;
+    while n < name.len() {
+        match pattern.get(p) {
+            Some(b'*') => {
+                back = Some((p, n));
+                p += 1;
+            }
+            Some(b'?') => {
+                p += 1;
+                n += 1;
+            }
+            Some(c) if name.get(n) == Some(c) => {
+                p += 1;
+                n += 1;
+            }
+            _ => match back {
+                Some((star, at)) => {
+                    p = star + 1;
+                    n = at + 1;
+                    back = Some((star, at + 1));
+                }
+                None => return false,
+            },
+        }
+    }
+    pattern.get(p..).is_some_and(|rest| rest.iter().all(|c| *c == b'*'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns() {
+        for (pattern, name, wanted) in [
+            ("cni0", "cni0", true),
+            ("cni0", "cni01", false),
+            ("evpn---*", "evpn---9f3c21aa", true),
+            ("*", "", true),
+            ("br-?", "br-1", true),
+            ("br-?", "br-", false),
+            ("a*b*c", "axxbyyc", true),
+            ("a*b*c", "axxbyy", false),
+        ] {
+            assert_eq!(matches_any(&[pattern], name), wanted, "{pattern} {name}");
+        }
+    }
+}
