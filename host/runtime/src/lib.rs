@@ -1,1 +1,3 @@
-//! (being built)
+//! Runs a plugin component for one CNI call.
+
+pub mod engine;
