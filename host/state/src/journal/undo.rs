@@ -1,0 +1,175 @@
+//! How to take an operation back: data, so that another process, or another release, can do it after a crash.
+
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// In which network namespace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Side {
+    /// The node's.
+    Host,
+    /// The container's; gone with it, and then there is nothing to undo.
+    Container,
+}
+
+/// Takes back one operation. Applying it twice, or when its object is gone, does nothing.
+///
+/// `index` and `name` of a link go together: the index alone may have been given to another link since.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "undo", rename_all = "kebab-case")]
+pub enum Undo {
+    /// Delete a link that was made.
+    DeleteLink {
+        /// Where it is.
+        side: Side,
+        /// Its name.
+        name: String,
+        /// Its index, once known.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        index: Option<u32>,
+    },
+    /// Write the value that a sysctl had.
+    RestoreSysctl {
+        /// Where.
+        side: Side,
+        /// Below `/proc/sys/net`, with slashes.
+        key: String,
+        /// The value it had.
+        value: String,
+    },
+    /// Give a link the attributes that it had; the ones that were not changed are absent.
+    RestoreLink {
+        /// Where it is.
+        side: Side,
+        /// Its index.
+        index: u32,
+        /// Its name.
+        name: String,
+        /// Administratively up.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        up: Option<bool>,
+        /// Hardware address, `0a:58:0a:01:02:03`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        mac: Option<String>,
+        /// MTU in bytes.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        mtu: Option<u32>,
+        /// Transmit queue length in packets.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        txqlen: Option<u32>,
+        /// Promiscuous.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        promisc: Option<bool>,
+        /// All multicast.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        allmulti: Option<bool>,
+        /// Alias; empty for none.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        alias: Option<String>,
+        /// The name it had before it was renamed.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        renamed_from: Option<String>,
+    },
+    /// Move a link back to the namespace it came from.
+    MoveLink {
+        /// Where it is now.
+        side: Side,
+        /// The name it has there.
+        name: String,
+        /// Where it was.
+        to: Side,
+        /// The name it had there.
+        former_name: String,
+    },
+    /// Give a link the master that it had.
+    SetMaster {
+        /// Where it is.
+        side: Side,
+        /// Its index.
+        index: u32,
+        /// Its name.
+        name: String,
+        /// The master's index; none for no master.
+        master: Option<u32>,
+    },
+    /// Remove an address that was added.
+    RemoveAddress {
+        /// Where.
+        side: Side,
+        /// Index of the link.
+        index: u32,
+        /// Name of the link.
+        name: String,
+        /// CIDR.
+        address: String,
+    },
+    /// Remove a route that was added.
+    RemoveRoute {
+        /// Where.
+        side: Side,
+        /// Index of the link.
+        index: u32,
+        /// Name of the link.
+        name: String,
+        /// As the kernel room writes it.
+        route: serde_json::Value,
+    },
+    /// Give a lease back.
+    ReleaseLease {
+        /// `<dataDir>/<network>`.
+        directory: PathBuf,
+        /// The one address; none for all that the attachment has there.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        address: Option<std::net::IpAddr>,
+    },
+    /// Remove firewall rules.
+    ClearRules {
+        /// Where.
+        side: Side,
+        /// Whose rules.
+        plugin: String,
+        /// The guest's name for them.
+        label: String,
+        /// As the kernel room writes them.
+        rules: serde_json::Value,
+    },
+    /// Call an agent.
+    Call {
+        /// Policy's name of the agent.
+        endpoint: String,
+        /// HTTP method.
+        method: String,
+        /// Path and query.
+        path: String,
+        /// Header lines beyond the host's own.
+        headers: Vec<(String, String)>,
+        /// Body.
+        body: String,
+        /// Status codes beside 2xx that mean it is done.
+        done: Vec<u16>,
+    },
+    /// Run a native delegate's DEL.
+    Delegate {
+        /// Its type.
+        plugin: String,
+        /// The network configuration it had.
+        config: String,
+        /// The interface's name.
+        ifname: String,
+    },
+    /// Remove a note that was made.
+    RemoveNote {
+        /// Whose.
+        plugin: String,
+        /// "attachment" or "network".
+        scope: String,
+        /// Its key.
+        key: String,
+    },
+    /// Made sure of for the network and relied on by others: never undone for one attachment.
+    Shared {
+        /// What, for people.
+        what: String,
+    },
+}
