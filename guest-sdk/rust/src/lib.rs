@@ -1,1 +1,3 @@
 //! (being built)
+#[doc(hidden)]
+pub mod bindings;
