@@ -141,25 +141,27 @@ T
   lab_start rr gobgpd "$LAB_RUN/gobgpd.log" gobgpd -f "$conf" --api-hosts 127.0.0.1:50051
 }
 
-# lab_node N: namespaces, cable, and folders that only this node sees: what a node keeps is laid over the machine's.
+# lab_files LAYER: lays the folders where a node keeps its things over the machine's, for this mount namespace only. Nothing
+# of the machine's own is seen there and nothing reaches it.
+lab_files() {
+  local layer=$1 folder
+  mkdir -p "$layer"
+  mount -t tmpfs tmpfs "$layer"
+  for folder in etc opt usr/lib var/lib; do
+    mkdir -p "$layer/$folder/new" "$layer/$folder/work"
+    mount -t overlay overlay -o "lowerdir=/$folder,upperdir=$layer/$folder/new,workdir=$layer/$folder/work" "/$folder"
+  done
+  rm -rf /etc/cni /etc/sandwire /opt/cni /usr/lib/sandwire /var/lib/cni /var/lib/sandwire
+  mkdir -p /etc/cni/net.d /opt/cni/bin /var/lib/cni /run/sandwire
+  mount -t tmpfs tmpfs /run/netns
+  mount -t tmpfs -o mode=700 tmpfs /run/sandwire
+}
+
+# lab_node N: namespaces, cable, files.
 lab_node() {
-  local layer=$LAB_RUN/node$1.files
   lab_namespace "node$1"
   lab_cable "node$1" "192.0.2.$1"
-  mkdir -p "$layer"
-  node_exec "$1" sh -euc '
-    layer=$1
-    mount -t tmpfs tmpfs "$layer"
-    for folder in etc opt usr/lib var/lib; do
-      mkdir -p "$layer/$folder/new" "$layer/$folder/work"
-      mount -t overlay overlay -o "lowerdir=/$folder,upperdir=$layer/$folder/new,workdir=$layer/$folder/work" "/$folder"
-    done
-    rm -rf /etc/cni /etc/sandwire /opt/cni /usr/lib/sandwire /var/lib/cni /var/lib/sandwire
-    mkdir -p /etc/cni/net.d /opt/cni/bin /var/lib/cni
-    mount -t tmpfs tmpfs /run/netns
-    mkdir -p /run/sandwire
-    mount -t tmpfs -o mode=700 tmpfs /run/sandwire
-  ' - "$layer"
+  node_exec "$1" "$BASH" -euc '. "$1" && lab_files "$2"' - "$LAB/lab.sh" "$LAB_RUN/node$1.files"
 }
 
 # agent_start N / agent_stop N [SIGNAL]: bagpipe-bgp of a node. Started is not yet connected: agent_ready waits for that.
