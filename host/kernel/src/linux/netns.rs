@@ -1,0 +1,125 @@
+//! Network namespaces: opening them, comparing them, and the one short visit to the container's.
+
+use super::socket::{Refusal, Socket, describe, error_of};
+use super::sysctl::SysctlRoot;
+use crate::{KernelError, Netns, Outcome};
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
+use nix::sched::{CloneFlags, setns};
+use nix::sys::stat::{Mode, fstat};
+use nix::sys::statfs::{FsType, NSFS_MAGIC, PROC_SUPER_MAGIC, fstatfs};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+/// The namespace of this thread: /proc/self is the whole process's and names the first thread's.
+const OWN: &str = "/proc/thread-self/ns/net";
+
+/// Opens what CNI_NETNS names, with the reference's checks and texts (pkg/ns, `IsNSorErr`).
+///
+/// # Errors
+/// `NotFound` with `failed to Statfs "p": no such file or directory`, `Invalid` with `unknown FS magic on "p": %x`
+/// or when it is a namespace of another kind.
+pub fn open_netns(path: impl AsRef<Path>) -> Outcome<OwnedFd> {
+    let path = path.as_ref();
+    let failed = |errno: Errno| error_of(errno)(format!("failed to Statfs {path:?}: {}", describe(errno)));
+    // The path is the runtime's, but a fifo there would block an open for reading and a device would do whatever
+    // its driver does: O_PATH touches neither.
+    let place = open(path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).map_err(failed)?;
+    let magic: FsType = fstatfs(&place).map_err(failed)?.filesystem_type();
+    if magic != NSFS_MAGIC && magic != PROC_SUPER_MAGIC {
+        return Err(KernelError::Invalid(format!("unknown FS magic on {path:?}: {:x}", magic.0)));
+    }
+    // setns(2) takes no O_PATH descriptor; through /proc/self/fd it is certainly the file that was checked.
+    let again = format!("/proc/self/fd/{}", place.as_raw_fd());
+    let fd = open(again.as_str(), OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC, Mode::empty())
+        .map_err(|errno| error_of(errno)(format!("failed to open netns {path:?}: {}", describe(errno))))?;
+    if !is_network_namespace(fd.as_fd()) {
+        return Err(KernelError::Invalid(format!(
+            "error switching to ns {}: invalid argument (it is no network namespace)",
+            path.display()
+        )));
+    }
+    Ok(fd)
+}
+
+/// Whether `fd` is the network namespace that this thread is in.
+///
+/// # Errors
+/// When /proc is not mounted.
+pub fn same_netns(fd: BorrowedFd<'_>) -> Outcome<bool> {
+    let own = open_own()?;
+    let identity = |fd: BorrowedFd<'_>| {
+        fstat(fd)
+            .map(|s| (s.st_dev, s.st_ino))
+            .map_err(|errno| Refusal::new(errno).into_error("could not look at a network namespace"))
+    };
+    Ok(identity(own.as_fd())? == identity(fd)?)
+}
+
+pub(crate) fn open_own() -> Outcome<OwnedFd> {
+    open(OWN, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())
+        .map_err(|errno| Refusal::new(errno).into_error(format!("could not open {OWN}; is /proc mounted?")))
+}
+
+/// A procfs file that is no namespace passes the reference's check of the filesystem; setns(2) would refuse it later.
+#[allow(unsafe_code)]
+fn is_network_namespace(fd: BorrowedFd<'_>) -> bool {
+    // linux/nsfs.h: _IO(0xb7, 3)
+    const NS_GET_NSTYPE: libc::Ioctl = 0xb703;
+    // SAFETY: NS_GET_NSTYPE takes no argument and touches no memory of ours.
+    unsafe { libc::ioctl(fd.as_raw_fd(), NS_GET_NSTYPE) == libc::CLONE_NEWNET }
+}
+
+/// One of the two namespaces, as far as it is reached without being in it: sockets and directories belong for ever to
+/// the namespace they were opened in.
+#[derive(Debug)]
+pub(crate) struct Namespace {
+    pub(crate) netns: Netns,
+    /// For IFLA_NET_NS_FD and NETNSA_FD.
+    pub(crate) fd: OwnedFd,
+    pub(crate) route: Socket,
+    /// For notifications; opened with the namespace because nobody can come back later to do it.
+    pub(crate) events: Option<Socket>,
+    /// For the helper that deletes (`delete.rs`), which can't share `route`: both would read each other's answers.
+    pub(crate) delete: Option<Socket>,
+    pub(crate) sysctl: SysctlRoot,
+}
+
+impl Namespace {
+    /// The current one. Its further sockets are opened when needed, for the process stays here.
+    pub(crate) fn host() -> Outcome<Self> {
+        Ok(Self {
+            netns: Netns::Host,
+            fd: open_own()?,
+            route: Socket::open()?,
+            events: None,
+            delete: None,
+            sysctl: SysctlRoot::current(),
+        })
+    }
+
+    /// The container's, and what `also` opens there.
+    ///
+    /// After this nothing needs setns(2), and so no CAP_SYS_ADMIN, any more. When the way back fails the process is in
+    /// the wrong namespace, where everything it does next would hit the container instead of the node: it aborts.
+    pub(crate) fn visit<T>(
+        host: &OwnedFd,
+        container: BorrowedFd<'_>,
+        also: impl FnOnce() -> Outcome<T>,
+    ) -> Outcome<(Self, T)> {
+        let fd = container
+            .try_clone_to_owned()
+            .map_err(|e| KernelError::Other(format!("could not keep the container's namespace open: {e}")))?;
+        setns(&fd, CloneFlags::CLONE_NEWNET)
+            .map_err(|errno| Refusal::new(errno).into_error("could not enter the container's network namespace"))?;
+        let opened =
+            (|| Ok((Socket::open()?, Socket::open()?, Socket::open()?, SysctlRoot::open_directories()?, also()?)))();
+        if setns(host, CloneFlags::CLONE_NEWNET).is_err() {
+            std::process::abort();
+        }
+        let (route, events, delete, sysctl, also) = opened?;
+        let events = Some(events);
+        let delete = Some(delete);
+        Ok((Self { netns: Netns::Container, fd, route, events, delete, sysctl }, also))
+    }
+}

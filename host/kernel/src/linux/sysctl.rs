@@ -1,0 +1,128 @@
+//! Keys below /proc/sys/net of either namespace.
+
+use super::LinuxKernel;
+use super::socket::{Refusal, describe, error_of};
+use crate::{KernelError, Netns, Outcome};
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, OFlag, openat};
+use nix::sys::stat::Mode;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+
+/// The directories of a container's /proc/sys/net that are opened while there. `/proc/sys/net` itself always shows the
+/// *current* namespace of whoever looks through it; a directory below it stays in the one it was looked up in
+/// (`sysctl_head_grab` holds that namespace's table), also for interfaces made later.
+const DIRECTORIES: [&str; 3] = ["ipv4", "ipv6", "core"];
+/// More than any value below net/; keeps a file of another kind from filling the memory.
+const VALUE_BYTES: u64 = 64 << 10;
+
+/// The way to a namespace's keys.
+#[derive(Debug)]
+pub(crate) enum SysctlRoot {
+    /// Of the namespace that the process is in.
+    Current,
+    /// Of another one, by name of the first segment.
+    Directories(Vec<(&'static str, OwnedFd)>),
+}
+
+impl SysctlRoot {
+    pub(crate) fn current() -> Self {
+        Self::Current
+    }
+
+    /// In the namespace whose keys they are to be.
+    pub(crate) fn open_directories() -> Outcome<Self> {
+        let mut directories = Vec::new();
+        for name in DIRECTORIES {
+            let path = format!("/proc/sys/net/{name}");
+            match openat(AT_FDCWD, path.as_str(), OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
+            {
+                Ok(fd) => directories.push((name, fd)),
+                // A kernel without IPv6.
+                Err(Errno::ENOENT) => {}
+                Err(errno) => return Err(Refusal::new(errno).into_error(format!("could not open {path}"))),
+            }
+        }
+        Ok(Self::Directories(directories))
+    }
+
+    fn open(&self, netns: Netns, key: &str, flags: OFlag) -> Outcome<File> {
+        check(key)?;
+        let failed = |errno: Errno| match errno {
+            Errno::ENOENT | Errno::ENOTDIR => {
+                KernelError::NotFound(format!("{netns} has no sysctl net/{key}: {}", describe(errno)))
+            }
+            _ => error_of(errno)(format!("could not open sysctl net/{key} of {netns}: {}", describe(errno))),
+        };
+        let flags = flags | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
+        let fd = match self {
+            Self::Current => openat(AT_FDCWD, format!("/proc/sys/net/{key}").as_str(), flags, Mode::empty()),
+            Self::Directories(directories) => {
+                let (first, rest) = key.split_once('/').unwrap_or((key, ""));
+                match directories.iter().find(|(name, _)| *name == first) {
+                    Some((_, directory)) if !rest.is_empty() => openat(directory.as_fd(), rest, flags, Mode::empty()),
+                    Some(_) => Err(Errno::EISDIR),
+                    None if DIRECTORIES.contains(&first) => Err(Errno::ENOENT),
+                    None => {
+                        return Err(KernelError::Unsupported(format!(
+                            "sysctl net/{key} of {netns} can't be reached; possible are those of {}",
+                            DIRECTORIES.join(", ")
+                        )));
+                    }
+                }
+            }
+        };
+        fd.map(File::from).map_err(failed)
+    }
+}
+
+/// No key may lead out of /proc/sys/net, whoever validated it before.
+fn check(key: &str) -> Outcome<()> {
+    let bad = key.bytes().any(|b| b == 0) || key.split('/').any(|s| s.is_empty() || s == "." || s == "..");
+    if bad { Err(KernelError::Invalid(format!("{key:?} is no sysctl key below net/"))) } else { Ok(()) }
+}
+
+impl LinuxKernel {
+    pub(super) fn sysctl_read(&mut self, netns: Netns, key: &str) -> Outcome<String> {
+        let file = self.namespace(netns)?.sysctl.open(netns, key, OFlag::O_RDONLY)?;
+        let mut bytes = Vec::new();
+        file.take(VALUE_BYTES)
+            .read_to_end(&mut bytes)
+            .map_err(|e| io_error(&e, format!("could not read sysctl net/{key} of {netns}")))?;
+        Ok(String::from_utf8_lossy(&bytes).trim_end_matches('\n').to_owned())
+    }
+
+    pub(super) fn sysctl_write(&mut self, netns: Netns, key: &str, value: &str) -> Outcome<Option<String>> {
+        let before = self.sysctl_read(netns, key)?;
+        if before == value {
+            return Ok(None);
+        }
+        let mut file = self.namespace(netns)?.sysctl.open(netns, key, OFlag::O_WRONLY)?;
+        // The kernel takes one write as one value (`proc_dointvec` ignores writes at another position).
+        file.write_all(value.as_bytes())
+            .map_err(|e| io_error(&e, format!("could not write {value:?} to sysctl net/{key} of {netns}")))?;
+        Ok(Some(before))
+    }
+}
+
+fn io_error(error: &std::io::Error, what: String) -> KernelError {
+    Refusal::new(Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO))).into_error(what)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_that_lead_elsewhere_are_refused() {
+        for key in
+            ["", "/", "/etc/passwd", "ipv4/", "ipv4//x", "../kernel/hostname", "ipv4/../../kernel", "a\0b", "ipv4/."]
+        {
+            assert!(matches!(check(key), Err(KernelError::Invalid(_))), "{key:?}");
+        }
+        for key in ["ipv4/ip_forward", "ipv6/conf/eth0.10/accept_dad"] {
+            assert_eq!(check(key), Ok(()), "{key}");
+        }
+    }
+}
