@@ -1,0 +1,70 @@
+//! Every plugin's cases, at every version of the specification.
+
+use sandwire_harness::{cases, repository};
+
+fn all_of(plugin: &str) {
+    let cases = cases::of_plugin(plugin).unwrap();
+    cases::run(&cases, cases::Implementation::Sandwire).unwrap().check().unwrap();
+}
+
+macro_rules! plugins {
+    ($($function:ident $name:literal)*) => {
+        const TESTED: &[&str] = &[$($name),*];
+        $(#[test] fn $function() { all_of($name) })*
+    };
+}
+
+plugins! {
+    loopback "loopback"
+    bridge "bridge"
+    host_local "host-local"
+    bagpipe "bagpipe"
+}
+
+/// A plugin that nobody put into the list above would never be tried.
+#[test]
+fn every_plugin_has_cases_and_a_test() {
+    let there = cases::plugins().unwrap();
+    assert_eq!(
+        {
+            let mut tested = TESTED.to_vec();
+            tested.sort_unstable();
+            tested
+        },
+        there
+    );
+    for plugin in there {
+        assert!(!cases::of_plugin(&plugin).unwrap().is_empty(), "{plugin}");
+    }
+}
+
+/// A hostile or conformance component that no test calls proves nothing.
+#[test]
+fn every_guest_has_a_test() {
+    let guests = repository().join("tests/guests");
+    let sources = repository().join("tests/harness/tests/e2e");
+    let mut tests = String::new();
+    for entry in std::fs::read_dir(sources).unwrap() {
+        tests += &std::fs::read_to_string(entry.unwrap().path()).unwrap();
+    }
+    let Ok(entries) = std::fs::read_dir(&guests) else { return };
+    for entry in entries.map(Result::unwrap).filter(|entry| entry.path().join("Cargo.toml").exists()) {
+        let name = entry.file_name().into_string().unwrap();
+        assert!(tests.contains(&format!("{name:?}")), "no test names the guest {name:?}");
+    }
+}
+
+/// The cases say what the reference does, where they claim so.
+#[test]
+fn reference_agrees() {
+    let mut failures = Vec::new();
+    let mut ran = 0;
+    for plugin in cases::plugins().unwrap() {
+        let cases = cases::of_plugin(&plugin).unwrap();
+        let report = cases::run(&cases, cases::Implementation::Reference).unwrap();
+        ran += report.ran;
+        failures.extend(report.failures);
+    }
+    assert!(failures.is_empty(), "{} of {ran} failed:\n\n{}", failures.len(), failures.join("\n\n"));
+    assert!(ran > 0, "no case is marked with the file `reference`");
+}

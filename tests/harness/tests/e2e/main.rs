@@ -1,0 +1,5 @@
+//! End to end, through the installed binary. One test binary, so that the installation is built once.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod cases;
+mod runner;
