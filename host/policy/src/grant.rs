@@ -102,6 +102,13 @@ pub struct Endpoint {
     pub answer_bytes: usize,
 }
 
+/// The file name of a compiled component. It says from which source, by which compiler and for which machine it was made,
+/// so that a file can't be taken for another one's, and a file once written is never written again.
+pub fn compiled_name(plugin: &str, digest: &str, wasmtime: &str, target: &str) -> String {
+    let hex = digest.strip_prefix("sha256:").unwrap_or(digest);
+    format!("{plugin}-{}-{wasmtime}-{target}.cwasm", hex.get(..12).unwrap_or(hex))
+}
+
 /// Whether `name` matches one of `patterns`: `*` is any run of characters, `?` any one.
 pub fn matches_any<S: AsRef<str>>(patterns: &[S], name: &str) -> bool {
     patterns.iter().any(|pattern| matches(pattern.as_ref().as_bytes(), name.as_bytes()))

@@ -1,6 +1,8 @@
 //! What each plugin may do on this node: the operator's `policy.toml`, and the compiled form of it that every call reads.
 
+#[cfg(feature = "file")]
+pub mod file;
 pub mod grant;
 pub mod paths;
 
-pub use grant::{Endpoint, Grant, Limits, LinkRules, matches_any};
+pub use grant::{Endpoint, Grant, Limits, LinkRules, compiled_name, matches_any};

@@ -1,0 +1,21 @@
+//! The policy of a fresh node: the shipped plugins do what the native ones they stand in for could do, and no more.
+//! One text file for each, because operators read these, not programs.
+
+/// What stands before the plugins.
+pub const HEAD: &str = include_str!("head.toml");
+
+/// The plugins with an entry here.
+pub const SHIPPED: [&str; 4] = ["bagpipe", "bridge", "host-local", "loopback"];
+
+const ENTRIES: [(&str, &str); 4] = [
+    ("bagpipe", include_str!("bagpipe.toml")),
+    ("bridge", include_str!("bridge.toml")),
+    ("host-local", include_str!("host-local.toml")),
+    ("loopback", include_str!("loopback.toml")),
+];
+
+/// The entry of a shipped plugin, pinned to `digest`; `None` for others.
+pub fn entry(plugin: &str, digest: &str) -> Option<String> {
+    let (_, text) = ENTRIES.iter().find(|(name, _)| *name == plugin)?;
+    Some(text.replace("DIGEST", digest))
+}
