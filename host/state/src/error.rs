@@ -29,7 +29,6 @@ pub enum StateError {
 }
 
 impl StateError {
-    #[allow(dead_code)] // until the stores use it
     /// A failed system call on `path`, with what to do about the ones an operator meets.
     pub(crate) fn io(doing: &str, path: &Path, error: impl Into<std::io::Error>) -> Self {
         let error = error.into();

@@ -8,6 +8,8 @@ pub mod kv;
 pub mod leases;
 
 mod error;
+mod lock;
+mod names;
 
 pub use error::StateError;
 

@@ -1,12 +1,18 @@
 //! The journal: what was done for an attachment and how to undo it, written before it is done.
 
+mod file;
+mod locks;
 mod undo;
 
 pub use undo::{Side, Undo};
 
-use crate::{Outcome, Owner, StateError};
+use crate::{Outcome, Owner, StateError, names};
+use file::{Content, JournalFile, Line};
+use locks::Lock;
+use nix::fcntl::FlockArg;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -53,25 +59,42 @@ pub struct Entry {
     pub state: State,
 }
 
-/// The journal of one attachment, locked against every other call for it and against GC of its network.
+/// The journal of one attachment, locked against every other call for it and against GC of its network until dropped.
 #[derive(Debug)]
 pub struct Journal {
     attachment: Attachment,
-    path: PathBuf,
-    entries: Vec<Entry>,
+    /// None within GC, which has the network's.
+    lock: Option<Lock>,
+    folder: PathBuf,
+    file: JournalFile,
+    content: Content,
 }
 
 impl Journal {
-    /// Waits for the locks and reads what is there. Makes no file before the first intent.
+    /// Waits for the locks and reads what is there. Makes no journal before the first intent; whatever the call is, end
+    /// it with `remove_if_empty`.
     ///
     /// # Errors
     /// `Busy` when a signal came first (the caller's deadline: SIGALRM without SA_RESTART, from a repeating timer).
     pub fn open(root: &Path, attachment: &Attachment) -> Outcome<Self> {
-        Ok(Self { attachment: attachment.clone(), path: root.to_owned(), entries: Vec::new() })
+        let lock = Lock::take(root, &attachment.network, FlockArg::LockShared)?;
+        lock.attachment(&attachment.owner())?;
+        Self::read(root, attachment.clone(), Some(lock))
     }
 
-    fn unbuilt<T>(&self) -> Outcome<T> {
-        Err(StateError::Other(format!("being built: {} {}", self.path.display(), self.attachment.network)))
+    fn read(root: &Path, attachment: Attachment, lock: Option<Lock>) -> Outcome<Self> {
+        let folder = folder(root, &attachment.network);
+        let path = folder.join(names::digest(&[&attachment.container_id, &attachment.ifname]));
+        let (mut file, content) = JournalFile::open(&path)?;
+        match &content.attachment {
+            Some(found) if *found != attachment => {
+                let text = format!("{} is the journal of another attachment, {found:?}", path.display());
+                return Err(StateError::Conflict(text));
+            }
+            Some(_) => {}
+            None => file.queue(&Line::Attachment(Cow::Borrowed(&attachment)))?,
+        }
+        Ok(Self { attachment, lock, folder, file, content })
     }
 
     /// Whose journal it is.
@@ -79,54 +102,99 @@ impl Journal {
         &self.attachment
     }
 
-    /// Starts a call. What an ADD does from here on is `uncommitted` until `commit`. Written with the first intent.
-    pub fn begin(&mut self, _verb: &str, _plugin: &str) {}
+    /// Starts a call (`verb` as in CNI_COMMAND). What an ADD does from here on is `uncommitted` until `commit`. Written
+    /// with the first intent.
+    pub fn begin(&mut self, verb: &str, plugin: &str) -> Outcome<()> {
+        let line = || Line::Begin { verb: Cow::Borrowed(verb), plugin: Cow::Borrowed(plugin) };
+        self.file.queue(&line())?;
+        self.content.apply(line());
+        Ok(())
+    }
 
     /// Every operation not yet undone, oldest first.
     pub fn pending(&self) -> Vec<&Entry> {
-        self.entries.iter().collect()
+        self.content.entries.iter().map(|(_, entry)| entry).collect()
     }
 
     /// Those of every ADD that never reached `commit`, this call's included, oldest first.
     pub fn uncommitted(&self) -> Vec<&Entry> {
-        Vec::new()
+        self.content.uncommitted().collect()
     }
 
-    /// Writes down what is about to be done, by how to undo it; its number.
-    pub fn intend(&mut self, _plugin: &str, _undo: &Undo) -> Outcome<u64> {
-        self.unbuilt()
+    /// Writes down what is about to be done, by how to undo it; its number. Not to be done when this fails.
+    pub fn intend(&mut self, plugin: &str, undo: &Undo) -> Outcome<u64> {
+        let id = self.content.last_id + 1;
+        self.record(|| Line::Intend { id, plugin: Cow::Borrowed(plugin), undo: Cow::Borrowed(undo) })?;
+        Ok(id)
     }
 
     /// It happened. `update` replaces the undo when more is known now, such as an index.
-    pub fn done(&mut self, _id: u64, _update: Option<&Undo>) -> Outcome<()> {
-        self.unbuilt()
+    pub fn done(&mut self, id: u64, update: Option<&Undo>) -> Outcome<()> {
+        self.known(id)?;
+        self.record(|| Line::Done { id, undo: update.map(Cow::Borrowed) })
     }
 
     /// Its undo failed and has to be tried again.
-    pub fn failed(&mut self, _id: u64) -> Outcome<()> {
-        self.unbuilt()
+    pub fn failed(&mut self, id: u64) -> Outcome<()> {
+        // Said once: an undo that fails for days must not fill the tmpfs.
+        if self.known(id)? == State::Failed { Ok(()) } else { self.record(|| Line::Failed { id }) }
     }
 
     /// It is undone, or never happened.
-    pub fn undone(&mut self, _id: u64) -> Outcome<()> {
-        self.unbuilt()
+    pub fn undone(&mut self, id: u64) -> Outcome<()> {
+        self.known(id)?;
+        self.record(|| Line::Undone { id })
     }
 
-    /// The call succeeded; `facts` are what `sandwirectl attachments` shows of it.
-    pub fn commit(&mut self, _facts: &Value) -> Outcome<()> {
-        self.unbuilt()
+    /// The call that `begin` started succeeded; `facts` are what `sandwirectl attachments` shows of it. Nothing is written
+    /// for a call that did nothing and has none (null).
+    pub fn commit(&mut self, facts: &Value) -> Outcome<()> {
+        if facts.is_null() && !self.file.exists() {
+            self.content.apply(Line::Commit { facts: Cow::Borrowed(facts) });
+            return Ok(());
+        }
+        self.record(|| Line::Commit { facts: Cow::Borrowed(facts) })
     }
 
-    /// What `commit` was given last for each plugin.
+    /// What `commit` was given last, for each plugin.
     pub fn facts(&self) -> &BTreeMap<String, Value> {
-        static NONE: BTreeMap<String, Value> = BTreeMap::new();
-        &NONE
+        &self.content.facts
     }
 
-    /// Removes the file when nothing is left to undo; whether it is gone. For the end of DEL and of a rolled-back ADD.
-    pub fn remove_if_empty(self) -> Outcome<bool> {
-        self.unbuilt()
+    /// Lines that this release can't read: damage, or a later release's.
+    pub fn damaged(&self) -> usize {
+        self.content.damaged
     }
+
+    /// Removes the journal when nothing is left to undo, and whether it is gone; then also the network's lock when this
+    /// was the last. For the end of DEL, of a rolled-back ADD, and of a call that did nothing.
+    pub fn remove_if_empty(self) -> Outcome<bool> {
+        if !self.content.entries.is_empty() || self.content.damaged > 0 {
+            return Ok(false);
+        }
+        if self.file.exists() {
+            self.file.remove()?;
+        }
+        if let Some(lock) = self.lock {
+            lock.clear(&self.folder);
+        }
+        Ok(true)
+    }
+
+    fn known(&mut self, id: u64) -> Outcome<State> {
+        let missing = || StateError::NotFound(format!("the journal of {:?} has no operation {id}", self.attachment));
+        self.content.entry(id).map(|entry| entry.state).ok_or_else(missing)
+    }
+
+    fn record<'a>(&mut self, line: impl Fn() -> Line<'a>) -> Outcome<()> {
+        self.file.write(&line())?;
+        self.content.apply(line());
+        Ok(())
+    }
+}
+
+fn folder(root: &Path, network: &str) -> PathBuf {
+    root.join("networks").join(names::file_name(network))
 }
 
 /// What a journal says, for people and for `repair`.
@@ -144,33 +212,65 @@ pub struct Summary {
     pub damaged: usize,
 }
 
-/// The journals of `network`, or of all. Takes no lock: a call may be running.
-pub fn list(root: &Path, _network: Option<&str>) -> Outcome<Vec<Summary>> {
-    Err(StateError::Other(format!("being built: {}", root.display())))
+/// The journals of `network`, or of all, by attachment. Takes no lock: a call may be running.
+pub fn list(root: &Path, network: Option<&str>) -> Outcome<Vec<Summary>> {
+    let folders = match network {
+        Some(network) => vec![folder(root, network)],
+        None => entries(&root.join("networks"))?,
+    };
+    let mut found = Vec::new();
+    for path in folders.iter().map(|folder| entries(folder)).collect::<Outcome<Vec<_>>>()?.into_iter().flatten() {
+        let Some(content) = file::peek(&path)? else { continue };
+        let uncommitted = content.uncommitted().count();
+        // Not even its first line: a call that is just starting, or that was killed before it did anything.
+        let Some(attachment) = content.attachment else { continue };
+        let pending = content.entries.into_iter().map(|(_, entry)| entry).collect();
+        found.push(Summary { attachment, pending, uncommitted, facts: content.facts, damaged: content.damaged });
+    }
+    found.sort_unstable_by(|a, b| a.attachment.cmp(&b.attachment));
+    Ok(found)
+}
+
+fn entries(folder: &Path) -> Outcome<Vec<PathBuf>> {
+    let failed = |error| StateError::io("list the journals in", folder, error);
+    match std::fs::read_dir(folder) {
+        Ok(entries) => entries.map(|entry| entry.map(|entry| entry.path()).map_err(failed)).collect(),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(failed(error)),
+    }
 }
 
 /// The whole of a network, with no call of it running: for GC.
 #[derive(Debug)]
 pub struct NetworkLock {
+    root: PathBuf,
     network: String,
+    lock: Lock,
 }
 
 impl NetworkLock {
-    /// Waits until no call of `network` runs.
+    /// Waits until no call of `network` runs, and keeps others waiting until it is dropped.
     ///
     /// # Errors
     /// `Busy` as `Journal::open`.
-    pub fn take(_root: &Path, network: &str) -> Outcome<Self> {
-        Ok(Self { network: network.to_owned() })
+    pub fn take(root: &Path, network: &str) -> Outcome<Self> {
+        let lock = Lock::take(root, network, FlockArg::LockExclusive)?;
+        Ok(Self { root: root.to_owned(), network: network.to_owned(), lock })
     }
 
-    /// Every attachment with a journal.
+    /// Every attachment with a journal, sorted.
     pub fn attachments(&self) -> Outcome<Vec<Attachment>> {
-        Err(StateError::Other(format!("being built: {}", self.network)))
+        Ok(list(&self.root, Some(&self.network))?.into_iter().map(|summary| summary.attachment).collect())
     }
 
-    /// The journal of one of them. `Journal::open` would wait for this lock for ever.
-    pub fn journal(&self, _owner: &Owner) -> Outcome<Journal> {
-        Err(StateError::Other(format!("being built: {}", self.network)))
+    /// The journal of one of them. (`Journal::open` would wait for this lock for ever.)
+    pub fn journal(&self, owner: &Owner) -> Outcome<Journal> {
+        let Owner { container_id, ifname } = owner.clone();
+        Journal::read(&self.root, Attachment { network: self.network.clone(), container_id, ifname }, None)
+    }
+
+    /// Ends it, and removes what no longer belongs to any attachment.
+    pub fn remove_if_empty(self) {
+        self.lock.clear(&folder(&self.root, &self.network));
     }
 }

@@ -1,0 +1,230 @@
+//! The file of one attachment: a line of JSON for each thing that happened, appended by one write each.
+//!
+//! On tmpfs and never fsynced: it describes what the kernel holds, and ends with the boot as that does. A process killed
+//! within a write leaves a line without its end; what that line would have announced had not begun.
+
+use super::{Attachment, Entry, State, Undo};
+use crate::{Outcome, StateError};
+use nix::fcntl::OFlag;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// One line. A kind that a later release adds is counted as damage by this one, and kept.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Line<'a> {
+    /// The first one: whose, since the file's name is a hash.
+    Attachment(Cow<'a, Attachment>),
+    Begin {
+        verb: Cow<'a, str>,
+        plugin: Cow<'a, str>,
+    },
+    Intend {
+        id: u64,
+        plugin: Cow<'a, str>,
+        undo: Cow<'a, Undo>,
+    },
+    Done {
+        id: u64,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        undo: Option<Cow<'a, Undo>>,
+    },
+    Failed {
+        id: u64,
+    },
+    Undone {
+        id: u64,
+    },
+    Commit {
+        facts: Cow<'a, Value>,
+    },
+}
+
+/// One call.
+#[derive(Debug)]
+struct Call {
+    plugin: String,
+    /// An ADD that has not ended: what it did is to be undone.
+    open: bool,
+}
+
+/// What a file says.
+#[derive(Debug, Default)]
+pub(super) struct Content {
+    pub(super) attachment: Option<Attachment>,
+    calls: Vec<Call>,
+    /// With the number of the call that each belongs to.
+    pub(super) entries: Vec<(usize, Entry)>,
+    pub(super) facts: BTreeMap<String, Value>,
+    pub(super) damaged: usize,
+    pub(super) last_id: u64,
+}
+
+impl Content {
+    fn parse(bytes: &[u8]) -> Self {
+        let mut content = Self::default();
+        for line in bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+            match serde_json::from_slice(line) {
+                Ok(line) => content.apply(line),
+                Err(_) => content.damaged += 1,
+            }
+        }
+        content
+    }
+
+    pub(super) fn apply(&mut self, line: Line<'_>) {
+        match line {
+            Line::Attachment(attachment) => self.attachment = Some(attachment.into_owned()),
+            Line::Begin { verb, plugin } => self.calls.push(Call { plugin: plugin.into_owned(), open: verb == "ADD" }),
+            Line::Intend { id, plugin, undo } => {
+                let entry = Entry { id, plugin: plugin.into_owned(), undo: undo.into_owned(), state: State::Intended };
+                self.entries.push((self.calls.len(), entry));
+                self.last_id = self.last_id.max(id);
+            }
+            Line::Done { id, undo } => {
+                if let Some(entry) = self.entry(id) {
+                    entry.state = State::Done;
+                    if let Some(undo) = undo {
+                        entry.undo = undo.into_owned();
+                    }
+                }
+            }
+            Line::Failed { id } => {
+                if let Some(entry) = self.entry(id) {
+                    entry.state = State::Failed;
+                }
+            }
+            Line::Undone { id } => self.entries.retain(|(_, entry)| entry.id != id),
+            Line::Commit { facts } => {
+                if let Some(call) = self.calls.last_mut() {
+                    call.open = false;
+                    self.facts.insert(call.plugin.clone(), facts.into_owned());
+                }
+            }
+        }
+    }
+
+    pub(super) fn entry(&mut self, id: u64) -> Option<&mut Entry> {
+        self.entries.iter_mut().map(|(_, entry)| entry).find(|entry| entry.id == id)
+    }
+
+    /// The entries of every ADD that has not ended.
+    pub(super) fn uncommitted(&self) -> impl Iterator<Item = &Entry> {
+        let open = |call: usize| call.checked_sub(1).and_then(|n| self.calls.get(n)).is_some_and(|call| call.open);
+        self.entries.iter().filter(move |(call, _)| open(*call)).map(|(_, entry)| entry)
+    }
+}
+
+/// The file, made with its first line.
+#[derive(Debug)]
+pub(super) struct JournalFile {
+    path: PathBuf,
+    file: Option<File>,
+    length: u64,
+    /// Lines that go out with the next one that matters.
+    waiting: Vec<u8>,
+}
+
+impl JournalFile {
+    /// Opens and reads it. The attachment's lock is held, so an unfinished last line is nobody's and is cut off.
+    pub(super) fn open(path: &Path) -> Outcome<(Self, Content)> {
+        let mut journal = Self { path: path.to_owned(), file: None, length: 0, waiting: Vec::new() };
+        let mut options = OpenOptions::new();
+        options.read(true).append(true).custom_flags(OFlag::O_NOFOLLOW.bits());
+        let mut file = match options.open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok((journal, Content::default())),
+            Err(error) => return Err(StateError::io("open the journal", path, error)),
+        };
+        let mut bytes = Vec::with_capacity(4096);
+        file.read_to_end(&mut bytes).map_err(|error| StateError::io("read the journal", path, error))?;
+        let whole = whole_lines(&bytes);
+        if whole.len() < bytes.len() {
+            let cut = file.set_len(whole.len() as u64);
+            cut.map_err(|error| StateError::io("cut the unfinished last line off", path, error))?;
+        }
+        journal.length = whole.len() as u64;
+        journal.file = Some(file);
+        Ok((journal, Content::parse(whole)))
+    }
+
+    pub(super) fn exists(&self) -> bool {
+        self.file.is_some()
+    }
+
+    /// Keeps a line for the next `write`.
+    pub(super) fn queue(&mut self, line: &Line<'_>) -> Outcome<()> {
+        serde_json::to_writer(&mut self.waiting, line).map_err(|error| StateError::io("write", &self.path, error))?;
+        self.waiting.push(b'\n');
+        Ok(())
+    }
+
+    /// Appends a line, after the ones that wait, by one write. A write that fails leaves the file as it was.
+    pub(super) fn write(&mut self, line: &Line<'_>) -> Outcome<()> {
+        let before = self.waiting.len();
+        let written = self.queue(line).and_then(|()| self.append());
+        match written {
+            Ok(()) => self.waiting.clear(),
+            // What waited goes out with the next one.
+            Err(_) => self.waiting.truncate(before),
+        }
+        written
+    }
+
+    fn append(&mut self) -> Outcome<()> {
+        let failed = |error| StateError::io("write the journal", &self.path, error);
+        let file = match &mut self.file {
+            Some(file) => file,
+            None => self.file.insert(create(&self.path).map_err(failed)?),
+        };
+        if let Err(error) = file.write_all(&self.waiting) {
+            let _ = file.set_len(self.length);
+            return Err(failed(error));
+        }
+        self.length += self.waiting.len() as u64;
+        Ok(())
+    }
+
+    /// Removes the file.
+    pub(super) fn remove(self) -> Outcome<()> {
+        match std::fs::remove_file(&self.path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                Err(StateError::io("remove the journal", &self.path, error))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// What the file at `path` says now, without its lock; none when it is gone.
+pub(super) fn peek(path: &Path) -> Outcome<Option<Content>> {
+    match std::fs::read(path) {
+        Ok(bytes) => Ok(Some(Content::parse(whole_lines(&bytes)))),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(StateError::io("read the journal", path, error)),
+    }
+}
+
+fn whole_lines(bytes: &[u8]) -> &[u8] {
+    let end = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1);
+    bytes.get(..end).unwrap_or_default()
+}
+
+fn create(path: &Path) -> std::io::Result<File> {
+    let mut options = OpenOptions::new();
+    // 0600: a delegate's configuration may hold its secrets.
+    options.append(true).create_new(true).mode(0o600);
+    options.open(path).or_else(|error| match (error.kind(), path.parent()) {
+        (ErrorKind::NotFound, Some(folder)) => {
+            DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+            options.open(path)
+        }
+        _ => Err(error),
+    })
+}
