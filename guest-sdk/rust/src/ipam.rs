@@ -1,0 +1,61 @@
+//! Address management by delegation: the `ipam` object of a configuration names another plugin.
+
+use crate::host::delegate;
+use crate::{Call, CniResult, Failure, NetworkCall};
+use serde::Deserialize;
+
+/// The `ipam` key. The rest of the object is the delegate's, which gets the whole configuration.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct Ipam {
+    /// `ipam.type`; empty means that the interface gets no addresses (layer 2 only).
+    #[serde(rename = "type")]
+    pub plugin: String,
+}
+
+impl Ipam {
+    /// Whether there is a plugin to ask.
+    pub fn is_set(&self) -> bool {
+        !self.plugin.is_empty()
+    }
+
+    /// ADD of the delegate. When this attachment's ADD fails later, the host gives the addresses back.
+    ///
+    /// # Errors
+    /// The delegate's own error, unchanged; the reference's text when it gave no address.
+    pub fn add(&self, call: &Call) -> Result<CniResult, Failure> {
+        Ok(crate::call::result(&delegate::add(&self.plugin, call.config_text(), &[])?)?.require_addresses()?)
+    }
+
+    /// DEL of the delegate; nothing without one.
+    ///
+    /// # Errors
+    /// The delegate's own error, unchanged.
+    pub fn del(&self, call: &Call) -> Result<(), Failure> {
+        if self.is_set() { delegate::del(&self.plugin, call.config_text(), &[]) } else { Ok(()) }
+    }
+
+    /// CHECK of the delegate; nothing without one (the reference asks a plugin without a name and fails).
+    ///
+    /// # Errors
+    /// The delegate's own error, unchanged.
+    pub fn check(&self, call: &Call) -> Result<(), Failure> {
+        if self.is_set() { delegate::check(&self.plugin, call.config_text(), &[]) } else { Ok(()) }
+    }
+
+    /// STATUS of the delegate; ready without one.
+    ///
+    /// # Errors
+    /// The delegate's own error, unchanged.
+    pub fn status(&self, call: &NetworkCall) -> Result<(), Failure> {
+        if self.is_set() { delegate::status(&self.plugin, call.config_text(), &[]) } else { Ok(()) }
+    }
+
+    /// GC of the delegate; nothing without one.
+    ///
+    /// # Errors
+    /// The delegate's own error, unchanged.
+    pub fn gc(&self, call: &NetworkCall) -> Result<(), Failure> {
+        if self.is_set() { delegate::gc(&self.plugin, call.config_text(), &[]) } else { Ok(()) }
+    }
+}

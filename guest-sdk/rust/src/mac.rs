@@ -1,0 +1,43 @@
+//! Which MAC the runtime asked for, by the three ways that CNI has.
+
+use serde::Deserialize;
+
+/// The `args` key of a configuration, of which `args.cni.mac` is read.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct Metadata {
+    /// `args.cni`: optional metadata.
+    pub cni: Requested,
+}
+
+/// An object with a `mac`: the `runtimeConfig` key of a configuration, and `args.cni`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct Requested {
+    /// Empty when not asked for.
+    pub mac: String,
+}
+
+/// The reference's order for interfaces: `runtimeConfig.mac`, then `args.cni.mac`, then `MAC` of CNI_ARGS (`arguments`).
+pub fn choose<'a>(runtime: &'a Requested, metadata: &'a Metadata, arguments: Option<&'a str>) -> Option<&'a str> {
+    [runtime.mac.as_str(), metadata.cni.mac.as_str(), arguments.unwrap_or_default()]
+        .into_iter()
+        .find(|mac| !mac.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_runtime_wins_over_metadata_over_arguments() {
+        let args = Some("02:00:00:00:00:03");
+        let (mut runtime, mut metadata) = (Requested::default(), Metadata::default());
+        assert_eq!(choose(&runtime, &metadata, args), Some("02:00:00:00:00:03"));
+        metadata.cni.mac = "02:00:00:00:00:02".into();
+        assert_eq!(choose(&runtime, &metadata, args), Some("02:00:00:00:00:02"));
+        runtime.mac = "02:00:00:00:00:01".into();
+        assert_eq!(choose(&runtime, &metadata, args), Some("02:00:00:00:00:01"));
+        assert_eq!(choose(&Requested::default(), &Metadata::default(), None), None);
+    }
+}

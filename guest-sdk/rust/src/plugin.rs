@@ -1,0 +1,137 @@
+//! What a plugin is: one type with `add` and `del`, and the optional verbs it has.
+
+use crate::call::Verb;
+use crate::{Attachment, Call, CniResult, Failure, NetworkCall};
+
+/// The two verbs that every plugin has.
+pub trait Plugin {
+    /// Attaches the container's interface.
+    ///
+    /// No clean-up code: when this fails, the host undoes all that was done, newest first.
+    ///
+    /// # Errors
+    /// The CNI error object.
+    fn add(call: &Call) -> Result<CniResult, Failure>;
+
+    /// Detaches. The namespace, the interface, prevResult and the agent may all be gone, and it is called again until
+    /// it succeeds: what is missing is no error ([`crate::OrGone`]).
+    ///
+    /// # Errors
+    /// The CNI error object.
+    fn del(call: &Call) -> Result<(), Failure>;
+}
+
+/// CHECK. The host refuses every change while it runs.
+pub trait Check {
+    /// Whether everything is as ADD left it; what later plugins of the chain changed is tolerated.
+    ///
+    /// # Errors
+    /// What is not as ADD left it.
+    fn check(call: &Call) -> Result<(), Failure>;
+}
+
+/// GC, for state that the host can't know. Leases, rules, links, notes and endpoint calls it collects by itself.
+pub trait Gc {
+    /// `valid`: the attachments to keep; `None` when the runtime did not say.
+    ///
+    /// # Errors
+    /// The CNI error object.
+    fn gc(call: &NetworkCall, valid: Option<&[Attachment]>) -> Result<(), Failure>;
+}
+
+/// STATUS: whether an ADD would work now.
+pub trait Status {
+    /// # Errors
+    /// Code 50 (not available) or 51 (not available, and what is there may have limited connectivity).
+    fn status(call: &NetworkCall) -> Result<(), Failure>;
+}
+
+/// Makes a type the plugin of this component: `export!(Ptp);`, with the optional verbs it has
+/// `export!(Ptp: check, status);`. What is not named is not exported, and the host answers it.
+#[macro_export]
+macro_rules! export {
+    ($plugin:ty) => {
+        $crate::export!($plugin: );
+    };
+    ($plugin:ty: $($verb:ident),* $(,)?) => {
+        #[cfg(target_family = "wasm")]
+        const _: () = {
+            struct Component;
+            impl $crate::bindings::attach::exports::sandwire::cni::attach::Guest for Component {
+                fn add(request: $crate::glue::Request) -> ::core::result::Result<::std::string::String, $crate::Failure> {
+                    $crate::glue::add::<$plugin>(request)
+                }
+                fn del(request: $crate::glue::Request) -> ::core::result::Result<(), $crate::Failure> {
+                    $crate::glue::del::<$plugin>(request)
+                }
+            }
+            $crate::bindings::attach::export_attach!(Component);
+            $($crate::__export_verb!($verb $plugin, Component);)*
+        };
+    };
+}
+
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __export_verb {
+    (check $plugin:ty, $component:ident) => {
+        impl $crate::bindings::check::exports::sandwire::cni::check::Guest for $component {
+            fn check(request: $crate::glue::Request) -> ::core::result::Result<(), $crate::Failure> {
+                $crate::glue::check::<$plugin>(request)
+            }
+        }
+        $crate::bindings::check::export_check!($component);
+    };
+    (gc $plugin:ty, $component:ident) => {
+        impl $crate::bindings::gc::exports::sandwire::cni::gc::Guest for $component {
+            fn gc(
+                request: $crate::glue::NetworkRequest,
+                valid: ::core::option::Option<::std::vec::Vec<$crate::Attachment>>,
+            ) -> ::core::result::Result<(), $crate::Failure> {
+                $crate::glue::gc::<$plugin>(request, valid)
+            }
+        }
+        $crate::bindings::gc::export_gc!($component);
+    };
+    (status $plugin:ty, $component:ident) => {
+        impl $crate::bindings::status::exports::sandwire::cni::status::Guest for $component {
+            fn status(request: $crate::glue::NetworkRequest) -> ::core::result::Result<(), $crate::Failure> {
+                $crate::glue::status::<$plugin>(request)
+            }
+        }
+        $crate::bindings::status::export_status!($component);
+    };
+}
+
+/// What [`export!`] expands to calls of.
+#[doc(hidden)]
+pub mod glue {
+    use super::{Attachment, Call, Check, Failure, Gc, NetworkCall, Plugin, Status, Verb};
+
+    pub use crate::bindings::imports::sandwire::cni::types::{NetworkRequest, Request};
+
+    /// The `attach.add` export.
+    pub fn add<P: Plugin>(request: Request) -> Result<String, Failure> {
+        crate::call::result_text(&P::add(&Call::new(Verb::Add, request))?)
+    }
+
+    /// The `attach.del` export.
+    pub fn del<P: Plugin>(request: Request) -> Result<(), Failure> {
+        P::del(&Call::new(Verb::Del, request))
+    }
+
+    /// The `check.check` export.
+    pub fn check<P: Check>(request: Request) -> Result<(), Failure> {
+        P::check(&Call::new(Verb::Check, request))
+    }
+
+    /// The `gc.gc` export.
+    pub fn gc<P: Gc>(request: NetworkRequest, valid: Option<Vec<Attachment>>) -> Result<(), Failure> {
+        P::gc(&NetworkCall::new(request), valid.as_deref())
+    }
+
+    /// The `status.status` export.
+    pub fn status<P: Status>(request: NetworkRequest) -> Result<(), Failure> {
+        P::status(&NetworkCall::new(request))
+    }
+}

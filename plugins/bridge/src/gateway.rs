@@ -1,0 +1,107 @@
+//! Which gateways a result has, and what is filled in where the address manager named none.
+
+use sandwire_plugin::{CniResult, IpNet, Route};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// The container's interface among the interfaces of the result: bridge, port, interface.
+const CONTAINER: u32 = 2;
+
+/// A gateway with the prefix length of the network it serves.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Gateway {
+    pub(crate) address: IpNet,
+}
+
+/// Makes every address the container interface's; gives it the first address of its network as gateway, if it has none
+/// and the bridge shall be one; adds the default route of its family.
+pub(crate) fn complete(result: &mut CniResult, is_gateway: bool, is_default: bool) {
+    for ip in &mut result.ips {
+        ip.interface = Some(CONTAINER);
+        if ip.gateway.is_none() && is_gateway {
+            ip.gateway = Some(first(ip.address));
+        }
+        if !is_default {
+            continue;
+        }
+        let default = if ip.address.addr().is_ipv4() {
+            IpNet::from(IpAddr::V4(Ipv4Addr::UNSPECIFIED))
+        } else {
+            IpNet::from(IpAddr::V6(Ipv6Addr::UNSPECIFIED))
+        };
+        let Ok(default) = IpNet::new(default.addr(), 0) else { continue };
+        // A default route that the address manager gave without gateway goes the same way. The reference adds a second
+        // one, which the kernel refuses as a duplicate.
+        match result.routes.iter_mut().find(|route| route.dst == default) {
+            Some(route) => route.gw = route.gw.or(ip.gateway),
+            None => result.routes.push(Route { gw: ip.gateway, ..Route::new(default) }),
+        }
+    }
+}
+
+/// The gateways of a completed result, IPv4 first.
+pub(crate) fn of(result: &CniResult) -> Vec<Gateway> {
+    let mut gateways: Vec<_> = result
+        .ips
+        .iter()
+        .filter_map(|ip| IpNet::new(ip.gateway?, ip.address.prefix_len()).ok())
+        .map(|address| Gateway { address })
+        .collect();
+    gateways.sort_by_key(|gateway| gateway.address.addr().is_ipv6());
+    gateways
+}
+
+/// The address after the network's own.
+fn first(address: IpNet) -> IpAddr {
+    match address.network() {
+        IpAddr::V4(network) => Ipv4Addr::from(u32::from(network).wrapping_add(1)).into(),
+        IpAddr::V6(network) => Ipv6Addr::from(u128::from(network).wrapping_add(1)).into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn result(json: &str) -> CniResult {
+        sandwire_plugin::go_json::from_str(json).unwrap()
+    }
+
+    #[test]
+    fn a_missing_gateway_is_the_first_address() {
+        let mut given = result(
+            r#"{"ips":[{"address":"fd00::7/64"},{"address":"10.1.2.9/24"},{"address":"10.1.3.9/24","gateway":"10.1.3.254"}]}"#,
+        );
+        complete(&mut given, true, false);
+        assert!(given.ips.iter().all(|ip| ip.interface == Some(2)));
+        let text: Vec<_> = of(&given).iter().map(|gateway| gateway.address.to_string()).collect();
+        assert_eq!(text, ["10.1.2.1/24", "10.1.3.254/24", "fd00::1/64"]);
+        assert!(given.routes.is_empty());
+    }
+
+    #[test]
+    fn without_is_gateway_nothing_is_filled_in() {
+        let mut given = result(r#"{"ips":[{"address":"10.1.2.9/24"}]}"#);
+        complete(&mut given, false, false);
+        assert_eq!(given.ips[0].gateway, None);
+    }
+
+    #[test]
+    fn a_default_route_per_family() {
+        let mut given =
+            result(r#"{"ips":[{"address":"10.1.2.9/24"},{"address":"10.1.2.10/24"},{"address":"fd00::7/64"}]}"#);
+        complete(&mut given, true, true);
+        let text: Vec<_> = given.routes.iter().map(|r| (r.dst.to_string(), r.gw.unwrap().to_string())).collect();
+        assert_eq!(text, [("0.0.0.0/0".to_owned(), "10.1.2.1".to_owned()), ("::/0".to_owned(), "fd00::1".to_owned())]);
+    }
+
+    #[test]
+    fn a_default_route_of_the_address_manager_stays_the_only_one() {
+        let mut given = result(r#"{"ips":[{"address":"10.1.2.9/24"}],"routes":[{"dst":"0.0.0.0/0"}]}"#);
+        complete(&mut given, true, true);
+        assert_eq!(given.routes.len(), 1);
+        assert_eq!(given.routes[0].gw.unwrap().to_string(), "10.1.2.1");
+        let mut given = result(r#"{"ips":[{"address":"10.1.2.9/24"}],"routes":[{"dst":"0.0.0.0/0","gw":"10.1.2.7"}]}"#);
+        complete(&mut given, true, true);
+        assert_eq!(given.routes[0].gw.unwrap().to_string(), "10.1.2.7");
+    }
+}

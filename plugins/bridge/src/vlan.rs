@@ -1,0 +1,134 @@
+//! `vlan` and `vlanTrunk`: the VLANs of a container's port.
+
+use sandwire_plugin::Failure;
+use sandwire_plugin::host::bridging::Vlan;
+use serde::Deserialize;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// An entry of `vlanTrunk`: one VLAN, a range of them, or both.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Trunk {
+    #[serde(rename = "minID")]
+    min: Option<i64>,
+    #[serde(rename = "maxID")]
+    max: Option<i64>,
+    id: Option<i64>,
+}
+
+/// The VLAN that a trunk without `vlan` has for frames without a tag.
+const NATIVE: u16 = 1;
+
+/// The VLANs of a trunk, validated; errors have the reference's texts.
+pub(crate) fn trunk(entries: &[Trunk]) -> Result<BTreeSet<u16>, Failure> {
+    let valid = |id: i64, wrong: &str| {
+        u16::try_from(id).ok().filter(|id| (1..=4094).contains(id)).ok_or_else(|| Failure::config(wrong))
+    };
+    let mut vlans = BTreeSet::new();
+    for entry in entries {
+        match (entry.min, entry.max) {
+            (Some(min), Some(max)) => {
+                let min = valid(min, "incorrect trunk minID parameter")?;
+                let max = valid(max, "incorrect trunk maxID parameter")?;
+                if max < min {
+                    return Err(Failure::config("minID is greater than maxID in trunk parameter"));
+                }
+                vlans.extend(min..=max);
+            }
+            (None, Some(_)) => {
+                return Err(Failure::config("minID and maxID should be configured simultaneously, minID is missing"));
+            }
+            (Some(_), None) => {
+                return Err(Failure::config("minID and maxID should be configured simultaneously, maxID is missing"));
+            }
+            (None, None) => {}
+        }
+        if let Some(id) = entry.id {
+            vlans.insert(valid(id, "incorrect trunk id parameter")?);
+        }
+    }
+    Ok(vlans)
+}
+
+/// The whole VLAN list that a port shall have; `None` when it stays as the bridge made it.
+///
+/// `present` is what it keeps (`preserveDefaultVlan`); `access` is 0 or the VLAN of frames without a tag; a trunk
+/// without it has [`NATIVE`] for them. A VLAN that is both in the trunk and `vlan` stays untagged (in the reference it
+/// loses that, and the port then has no VLAN for frames without a tag).
+pub(crate) fn of_port(present: &[Vlan], access: u16, trunk: &BTreeSet<u16>) -> Option<Vec<Vlan>> {
+    if access == 0 && trunk.is_empty() {
+        return None;
+    }
+    let mut ports: BTreeMap<u16, bool> =
+        present.iter().flat_map(|range| (range.first..=range.last).map(|id| (id, range.untagged))).collect();
+    ports.extend(trunk.iter().map(|id| (*id, false)));
+    let untagged = if access == 0 { NATIVE } else { access };
+    ports.insert(untagged, true);
+
+    let mut list: Vec<Vlan> = Vec::new();
+    for (id, leaves_untagged) in ports {
+        match list.last_mut() {
+            Some(range)
+                if range.last + 1 == id && range.untagged == leaves_untagged && !range.pvid && id != untagged =>
+            {
+                range.last = id;
+            }
+            _ => list.push(Vlan { first: id, last: id, pvid: id == untagged, untagged: leaves_untagged }),
+        }
+    }
+    Some(list)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entries(json: &str) -> Result<BTreeSet<u16>, Failure> {
+        trunk(&sandwire_plugin::go_json::from_str::<Vec<Trunk>>(json).unwrap())
+    }
+
+    fn text(list: Option<Vec<Vlan>>) -> String {
+        let one = |v: &Vlan| {
+            format!(
+                "{}-{}{}{}",
+                v.first,
+                v.last,
+                if v.pvid { " pvid" } else { "" },
+                if v.untagged { " untagged" } else { "" }
+            )
+        };
+        list.map_or_else(|| "unchanged".into(), |list| list.iter().map(one).collect::<Vec<_>>().join(", "))
+    }
+
+    #[test]
+    fn errors_have_the_references_texts() {
+        for (json, wanted) in [
+            (r#"[{"minID":0,"maxID":5}]"#, "incorrect trunk minID parameter"),
+            (r#"[{"minID":1,"maxID":4095}]"#, "incorrect trunk maxID parameter"),
+            (r#"[{"minID":9,"maxID":5}]"#, "minID is greater than maxID in trunk parameter"),
+            (r#"[{"maxID":5}]"#, "minID and maxID should be configured simultaneously, minID is missing"),
+            (r#"[{"minID":5}]"#, "minID and maxID should be configured simultaneously, maxID is missing"),
+            (r#"[{"id":4095}]"#, "incorrect trunk id parameter"),
+        ] {
+            assert_eq!(entries(json).unwrap_err().msg, wanted, "{json}");
+        }
+    }
+
+    #[test]
+    fn the_list_of_a_port() {
+        let none = BTreeSet::new();
+        let trunk = entries(r#"[{"minID":100,"maxID":103},{"id":7},{"id":101}]"#).unwrap();
+        assert_eq!(trunk.len(), 5);
+        let default = [Vlan { first: 1, last: 1, pvid: true, untagged: true }];
+        for (present, access, trunk, wanted) in [
+            (&[][..], 0, &none, "unchanged"),
+            (&[], 100, &none, "100-100 pvid untagged"),
+            (&default, 100, &none, "1-1 untagged, 100-100 pvid untagged"),
+            (&[], 0, &trunk, "1-1 pvid untagged, 7-7, 100-103"),
+            (&[], 102, &trunk, "7-7, 100-101, 102-102 pvid untagged, 103-103"),
+            (&default, 7, &none, "1-1 untagged, 7-7 pvid untagged"),
+        ] {
+            assert_eq!(text(of_port(present, access, trunk)), wanted);
+        }
+    }
+}
