@@ -3,17 +3,27 @@
 //! [`LinuxKernel::open`] needs CAP_SYS_ADMIN for the one visit to the container's namespace; afterwards CAP_NET_ADMIN
 //! is enough for everything, with no_new_privs: no setns(2), no program is executed.
 
-#![allow(dead_code)] // until every operation is in
-
+mod addresses;
+mod attributes;
+mod bridge;
+mod configure;
+mod create;
+mod delete;
+mod links;
 mod netns;
+mod routes;
 mod socket;
 mod sysctl;
+mod wait;
 
 pub use netns::{open_netns, same_netns};
 
 use crate::*;
 use netns::Namespace;
-use std::os::fd::BorrowedFd;
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::Mode;
+use nix::unistd::Pid;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 /// What is opened in the container's namespace beside the route socket.
@@ -28,6 +38,10 @@ pub struct Needs {
 pub struct LinuxKernel {
     host: Namespace,
     container: Option<Namespace>,
+    /// /dev/null for helper processes, opened before Landlock may forbid it.
+    null: Option<OwnedFd>,
+    /// Helper processes that have not been seen to end.
+    helpers: Vec<Pid>,
     interrupted: fn() -> bool,
 }
 
@@ -51,7 +65,8 @@ impl LinuxKernel {
             Some(fd) => Some(Namespace::visit(&host.fd, fd, || Ok(()))?.0),
             None => None,
         };
-        Ok(Self { host, container, interrupted: || false })
+        let null = open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty()).ok();
+        Ok(Self { host, container, null, helpers: Vec::new(), interrupted: || false })
     }
 
     /// Asked whenever a signal interrupts a wait: whether to give up (the deadline of the call has passed).
@@ -60,7 +75,9 @@ impl LinuxKernel {
     }
 
     /// At the very end: hands what is slow to close to a helper process, so that this one exits at once.
-    pub fn finish(self) {}
+    pub fn finish(mut self) {
+        delete::hold_until_closed(&mut self);
+    }
 
     fn namespace(&mut self, netns: Netns) -> Outcome<&mut Namespace> {
         match netns {
@@ -73,113 +90,171 @@ impl LinuxKernel {
     }
 }
 
+impl LinuxKernel {
+    fn peer(&mut self, link: LinkId) -> Outcome<LinkInfo> {
+        let info = links::by_index(self.namespace(link.netns)?, link.index)?;
+        let none = |why: &str| KernelError::NotFound(format!("link {:?} in {} {why}", info.name, link.netns));
+        let index = info.parent.filter(|_| info.kind == "veth").ok_or_else(|| none("is no veth"))?;
+        let Some(id) = info.link_netnsid else {
+            return links::by_index(self.namespace(link.netns)?, index);
+        };
+        let elsewhere = || none("has its other end in a namespace that is not this attachment's");
+        let other = match link.netns {
+            Netns::Host => Netns::Container,
+            Netns::Container => Netns::Host,
+        };
+        let fd = match self.namespace(other) {
+            Ok(namespace) => namespace.fd.as_raw_fd(),
+            Err(_) => return Err(elsewhere()),
+        };
+        if links::nsid_of(self.namespace(link.netns)?, fd)? != Some(id) {
+            return Err(elsewhere());
+        }
+        links::by_index(self.namespace(other)?, index)
+    }
+
+    fn connect(&mut self, link: LinkId, master: Option<LinkId>) -> Outcome<()> {
+        match master {
+            Some(master) if master.netns != link.netns => {
+                Err(KernelError::Invalid(format!("a link of {} can't have a master in {}", link.netns, master.netns)))
+            }
+            _ => links::set_master(self.namespace(link.netns)?, link.index, master.map(|master| master.index)),
+        }
+    }
+
+    fn delete_all(&mut self, links: &[LinkId]) -> Outcome<()> {
+        for netns in [Netns::Host, Netns::Container] {
+            let indexes: Vec<u32> = links.iter().filter(|link| link.netns == netns).map(|link| link.index).collect();
+            if !indexes.is_empty() {
+                links::delete_many(self.namespace(netns)?, &indexes)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Sockets whose closing blocks (`delete::hold_until_closed`).
+    fn slow_to_close(&self) -> Vec<RawFd> {
+        Vec::new()
+    }
+
+    fn close_firewalls(&mut self) {}
+}
+
 impl Kernel for LinuxKernel {
     fn has_container(&self) -> bool {
         self.container.is_some()
     }
 
-    fn link_by_name(&mut self, _netns: Netns, _name: &str) -> Outcome<LinkInfo> {
-        Err(KernelError::unsupported("link_by_name"))
+    fn link_by_name(&mut self, netns: Netns, name: &str) -> Outcome<LinkInfo> {
+        links::by_name(self.namespace(netns)?, name)
     }
 
-    fn link_info(&mut self, _link: LinkId) -> Outcome<LinkInfo> {
-        Err(KernelError::unsupported("link_info"))
+    fn link_info(&mut self, link: LinkId) -> Outcome<LinkInfo> {
+        links::by_index(self.namespace(link.netns)?, link.index)
     }
 
-    fn links(&mut self, _netns: Netns) -> Outcome<Vec<LinkInfo>> {
-        Err(KernelError::unsupported("links"))
+    fn links(&mut self, netns: Netns) -> Outcome<Vec<LinkInfo>> {
+        links::all(self.namespace(netns)?)
     }
 
-    fn veth_peer(&mut self, _link: LinkId) -> Outcome<LinkInfo> {
-        Err(KernelError::unsupported("veth_peer"))
+    fn veth_peer(&mut self, link: LinkId) -> Outcome<LinkInfo> {
+        self.peer(link)
     }
 
-    fn create_veth(&mut self, _a: &DeviceSpec, _b: &DeviceSpec) -> Outcome<(LinkId, LinkId)> {
-        Err(KernelError::unsupported("create_veth"))
+    fn create_veth(&mut self, a: &DeviceSpec, b: &DeviceSpec) -> Outcome<(LinkId, LinkId)> {
+        create::veth(self, a, b)
     }
 
-    fn create_bridge(&mut self, _device: &DeviceSpec, _bridge: &BridgeSpec) -> Outcome<LinkId> {
-        Err(KernelError::unsupported("create_bridge"))
+    fn create_bridge(&mut self, device: &DeviceSpec, bridge: &BridgeSpec) -> Outcome<LinkId> {
+        create::bridge(self, device, bridge)
     }
 
-    fn change_link(&mut self, _link: LinkId, _changes: &LinkChanges) -> Outcome<()> {
-        Err(KernelError::unsupported("change_link"))
+    fn create_virtual(&mut self, device: &DeviceSpec, kind: &VirtualKind) -> Outcome<LinkId> {
+        create::other(self, device, kind)
     }
 
-    fn set_master(&mut self, _link: LinkId, _master: Option<LinkId>) -> Outcome<()> {
-        Err(KernelError::unsupported("set_master"))
+    fn change_link(&mut self, link: LinkId, changes: &LinkChanges) -> Outcome<()> {
+        links::change(self.namespace(link.netns)?, link.index, changes)
     }
 
-    fn delete_link(&mut self, _link: LinkId) -> Outcome<()> {
-        Err(KernelError::unsupported("delete_link"))
+    fn set_master(&mut self, link: LinkId, master: Option<LinkId>) -> Outcome<()> {
+        self.connect(link, master)
     }
 
-    fn delete_links(&mut self, _links: &[LinkId]) -> Outcome<()> {
-        Err(KernelError::unsupported("delete_links"))
+    fn move_link(&mut self, link: LinkId, to: Netns, name: &str) -> Outcome<LinkId> {
+        create::move_link(self, link, to, name)
     }
 
-    fn set_bridge_port(&mut self, _port: LinkId, _settings: &BridgePort) -> Outcome<()> {
-        Err(KernelError::unsupported("set_bridge_port"))
+    fn delete_link(&mut self, link: LinkId) -> Outcome<()> {
+        delete::link(self, link)
     }
 
-    fn bridge_port(&mut self, _port: LinkId) -> Outcome<BridgePort> {
-        Err(KernelError::unsupported("bridge_port"))
+    fn delete_links(&mut self, links: &[LinkId]) -> Outcome<()> {
+        self.delete_all(links)
     }
 
-    fn set_port_vlans(&mut self, _port: LinkId, _vlans: &[PortVlan]) -> Outcome<()> {
-        Err(KernelError::unsupported("set_port_vlans"))
+    fn set_bridge_port(&mut self, port: LinkId, settings: &BridgePort) -> Outcome<()> {
+        bridge::set_port(self.namespace(port.netns)?, port.index, settings)
     }
 
-    fn port_vlans(&mut self, _port: LinkId) -> Outcome<Vec<PortVlan>> {
-        Err(KernelError::unsupported("port_vlans"))
+    fn bridge_port(&mut self, port: LinkId) -> Outcome<BridgePort> {
+        bridge::port(self.namespace(port.netns)?, port.index)
     }
 
-    fn add_address(&mut self, _link: LinkId, _address: &AddressSpec) -> Outcome<()> {
-        Err(KernelError::unsupported("add_address"))
+    fn set_port_vlans(&mut self, port: LinkId, vlans: &[PortVlan]) -> Outcome<()> {
+        bridge::set_vlans(self.namespace(port.netns)?, port, vlans)
     }
 
-    fn remove_address(&mut self, _link: LinkId, _address: ipnet::IpNet) -> Outcome<()> {
-        Err(KernelError::unsupported("remove_address"))
+    fn port_vlans(&mut self, port: LinkId) -> Outcome<Vec<PortVlan>> {
+        bridge::vlans(self.namespace(port.netns)?, port.index)
     }
 
-    fn addresses(&mut self, _link: LinkId) -> Outcome<Vec<AddressInfo>> {
-        Err(KernelError::unsupported("addresses"))
+    fn add_address(&mut self, link: LinkId, address: &AddressSpec) -> Outcome<()> {
+        addresses::add(self.namespace(link.netns)?, link.index, address)
     }
 
-    fn add_route(&mut self, _link: LinkId, _route: &RouteSpec, _mode: RouteMode) -> Outcome<()> {
-        Err(KernelError::unsupported("add_route"))
+    fn remove_address(&mut self, link: LinkId, address: ipnet::IpNet) -> Outcome<()> {
+        addresses::remove(self.namespace(link.netns)?, link.index, address)
     }
 
-    fn remove_route(&mut self, _link: LinkId, _route: &RouteSpec) -> Outcome<()> {
-        Err(KernelError::unsupported("remove_route"))
+    fn addresses(&mut self, link: LinkId) -> Outcome<Vec<AddressInfo>> {
+        addresses::all(self.namespace(link.netns)?, link.index)
     }
 
-    fn routes(&mut self, _netns: Netns, _table: Option<u32>) -> Outcome<Vec<RouteInfo>> {
-        Err(KernelError::unsupported("routes"))
+    fn add_route(&mut self, link: LinkId, route: &RouteSpec, mode: RouteMode) -> Outcome<()> {
+        routes::add(self.namespace(link.netns)?, link.index, route, mode)
     }
 
-    fn lookup_route(&mut self, _netns: Netns, _destination: std::net::IpAddr) -> Outcome<RouteInfo> {
-        Err(KernelError::unsupported("lookup_route"))
+    fn remove_route(&mut self, link: LinkId, route: &RouteSpec) -> Outcome<()> {
+        routes::remove(self.namespace(link.netns)?, link.index, route)
     }
 
-    fn configure(&mut self, _link: LinkId, _addresses: &[AddressSpec], _routes: &[RouteSpec]) -> Outcome<()> {
-        Err(KernelError::unsupported("configure"))
+    fn routes(&mut self, netns: Netns, table: Option<u32>) -> Outcome<Vec<RouteInfo>> {
+        routes::all(self.namespace(netns)?, table)
     }
 
-    fn wait_link_up(&mut self, _link: LinkId, _timeout: Duration) -> Outcome<()> {
-        Err(KernelError::unsupported("wait_link_up"))
+    fn lookup_route(&mut self, netns: Netns, destination: std::net::IpAddr) -> Outcome<RouteInfo> {
+        routes::lookup(self.namespace(netns)?, destination)
     }
 
-    fn wait_addresses(&mut self, _link: LinkId, _timeout: Duration) -> Outcome<()> {
-        Err(KernelError::unsupported("wait_addresses"))
+    fn configure(&mut self, link: LinkId, addresses: &[AddressSpec], routes: &[RouteSpec]) -> Outcome<()> {
+        configure::apply(self, link, addresses, routes)
+    }
+
+    fn wait_link_up(&mut self, link: LinkId, timeout: Duration) -> Outcome<()> {
+        wait::link_up(self, link, timeout)
+    }
+
+    fn wait_addresses(&mut self, link: LinkId, timeout: Duration) -> Outcome<()> {
+        wait::addresses(self, link, timeout)
     }
 
     fn read_sysctl(&mut self, netns: Netns, key: &str) -> Outcome<String> {
-        self.sysctl_read(netns, key)
+        sysctl::read(self, netns, key)
     }
 
     fn write_sysctl(&mut self, netns: Netns, key: &str, value: &str) -> Outcome<Option<String>> {
-        self.sysctl_write(netns, key, value)
+        sysctl::write(self, netns, key, value)
     }
 
     fn apply_rules(&mut self, _netns: Netns, _owner: &RuleOwner, _label: &str, _rules: &[Rule]) -> Outcome<()> {
@@ -198,6 +273,10 @@ impl Kernel for LinuxKernel {
 
     fn clear_rules(&mut self, _netns: Netns, _owner: &RuleOwner) -> Outcome<()> {
         Err(KernelError::unsupported("clear_rules"))
+    }
+
+    fn clear_known_rules(&mut self, _netns: Netns, _owner: &RuleOwner, __known: &[Rule]) -> Outcome<()> {
+        Err(KernelError::unsupported("clear_known_rules"))
     }
 
     fn retain_rules(&mut self, _netns: Netns, _network: &str, _valid: &[(String, String)]) -> Outcome<()> {

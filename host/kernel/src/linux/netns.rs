@@ -122,4 +122,26 @@ impl Namespace {
         let delete = Some(delete);
         Ok((Self { netns: Netns::Container, fd, route, events, delete, sysctl }, also))
     }
+
+    /// The socket for notifications, to be put back.
+    pub(crate) fn take_events(&mut self) -> Outcome<Socket> {
+        let socket = self.events.take();
+        self.or_new(socket)
+    }
+
+    /// A socket for one deletion.
+    pub(crate) fn take_delete(&mut self) -> Outcome<Socket> {
+        let socket = self.delete.take();
+        self.or_new(socket)
+    }
+
+    fn or_new(&self, socket: Option<Socket>) -> Outcome<Socket> {
+        match (socket, self.netns) {
+            (Some(socket), _) => Ok(socket),
+            (None, Netns::Host) => Socket::open(),
+            (None, Netns::Container) => {
+                Err(KernelError::Busy("the socket that was opened in the container's namespace is in use".into()))
+            }
+        }
+    }
 }

@@ -83,27 +83,25 @@ fn check(key: &str) -> Outcome<()> {
     if bad { Err(KernelError::Invalid(format!("{key:?} is no sysctl key below net/"))) } else { Ok(()) }
 }
 
-impl LinuxKernel {
-    pub(super) fn sysctl_read(&mut self, netns: Netns, key: &str) -> Outcome<String> {
-        let file = self.namespace(netns)?.sysctl.open(netns, key, OFlag::O_RDONLY)?;
-        let mut bytes = Vec::new();
-        file.take(VALUE_BYTES)
-            .read_to_end(&mut bytes)
-            .map_err(|e| io_error(&e, format!("could not read sysctl net/{key} of {netns}")))?;
-        Ok(String::from_utf8_lossy(&bytes).trim_end_matches('\n').to_owned())
-    }
+pub(super) fn read(kernel: &mut LinuxKernel, netns: Netns, key: &str) -> Outcome<String> {
+    let file = kernel.namespace(netns)?.sysctl.open(netns, key, OFlag::O_RDONLY)?;
+    let mut bytes = Vec::new();
+    file.take(VALUE_BYTES)
+        .read_to_end(&mut bytes)
+        .map_err(|e| io_error(&e, format!("could not read sysctl net/{key} of {netns}")))?;
+    Ok(String::from_utf8_lossy(&bytes).trim_end_matches('\n').to_owned())
+}
 
-    pub(super) fn sysctl_write(&mut self, netns: Netns, key: &str, value: &str) -> Outcome<Option<String>> {
-        let before = self.sysctl_read(netns, key)?;
-        if before == value {
-            return Ok(None);
-        }
-        let mut file = self.namespace(netns)?.sysctl.open(netns, key, OFlag::O_WRONLY)?;
-        // The kernel takes one write as one value (`proc_dointvec` ignores writes at another position).
-        file.write_all(value.as_bytes())
-            .map_err(|e| io_error(&e, format!("could not write {value:?} to sysctl net/{key} of {netns}")))?;
-        Ok(Some(before))
+pub(super) fn write(kernel: &mut LinuxKernel, netns: Netns, key: &str, value: &str) -> Outcome<Option<String>> {
+    let before = read(kernel, netns, key)?;
+    if before == value {
+        return Ok(None);
     }
+    let mut file = kernel.namespace(netns)?.sysctl.open(netns, key, OFlag::O_WRONLY)?;
+    // The kernel takes one write as one value (`proc_dointvec` ignores writes at another position).
+    file.write_all(value.as_bytes())
+        .map_err(|e| io_error(&e, format!("could not write {value:?} to sysctl net/{key} of {netns}")))?;
+    Ok(Some(before))
 }
 
 fn io_error(error: &std::io::Error, what: String) -> KernelError {
