@@ -269,8 +269,14 @@ fn walk(folder: &Path, found: &mut Vec<(PathBuf, Vec<u8>)>) -> Result<()> {
         if kind.is_dir() {
             walk(&entry.path(), found)?;
         } else if kind.is_file() {
-            let content = std::fs::read(entry.path()).with_context(|| entry.path().display().to_string())?;
-            found.push((entry.path(), content));
+            match std::fs::read(entry.path()) {
+                Ok(content) => found.push((entry.path(), content)),
+                // A namespace that is bound there is no text.
+                Err(error) if error.kind() == std::io::ErrorKind::InvalidInput => {
+                    found.push((entry.path(), Vec::new()))
+                }
+                Err(error) => return Err(error).with_context(|| entry.path().display().to_string()),
+            }
         }
     }
     Ok(())
@@ -281,7 +287,7 @@ fn leave_the_machine() -> Result<()> {
     mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).context("private /")?;
     tmpfs("/mnt")?;
     for folder in OVERLAID {
-        let scratch = format!("/mnt{}", folder.replace('/', "-"));
+        let scratch = format!("/mnt/{}", folder.trim_start_matches('/').replace('/', "-"));
         std::fs::create_dir_all(format!("{scratch}/upper"))?;
         std::fs::create_dir_all(format!("{scratch}/work"))?;
         let options = format!("lowerdir={folder},upperdir={scratch}/upper,workdir={scratch}/work");

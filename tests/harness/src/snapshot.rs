@@ -145,6 +145,9 @@ impl Snapshot {
         for link in view(node, place, "addr")? {
             for address in link.get("addr_info").and_then(Value::as_array).into_iter().flatten() {
                 let (local, length) = (&address["local"], &address["prefixlen"]);
+                if made_by_the_kernel(local) {
+                    continue;
+                }
                 self.add(format!("{name} addr {} {local}/{length}", ifname(&link)), of_bridge(&link, "ifname"));
             }
         }
@@ -152,6 +155,9 @@ impl Snapshot {
             [("route", "dev"), ("route6", "dev"), ("rule", ""), ("qdisc", "dev"), ("vlan", "ifname")]
         {
             for entry in view(node, place, view_name)? {
+                if made_by_the_kernel(&entry["dst"]) || ["noop", "noqueue"].iter().any(|kind| entry["kind"] == **kind) {
+                    continue;
+                }
                 // Comes and goes with the carrier of its link.
                 let entry = steady(&entry, &["flags", "metrics", "offloaded", "options"]);
                 self.add(format!("{name} {view_name} {entry}"), of_bridge(&entry, key));
@@ -292,6 +298,13 @@ fn speaks_of_an_attachment(rule: &Value) -> bool {
         }
         _ => false,
     }
+}
+
+/// Link-local and loopback addresses, and the routes for them and for multicast, follow the carrier of their link when the
+/// kernel gets to it, not the call that made the link.
+fn made_by_the_kernel(address: &Value) -> bool {
+    let text = address.as_str().unwrap_or_default();
+    ["fe80:", "ff00:", "127.", "::1"].iter().any(|start| text.starts_with(start)) || text == "multicast"
 }
 
 /// Values of the current namespace of the calling thread.
