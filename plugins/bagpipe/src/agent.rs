@@ -3,9 +3,8 @@
 use crate::instance::Instance;
 use crate::route_target::RouteTargets;
 use ipnet::IpNet;
-use sandwire_plugin::failure::code;
 use sandwire_plugin::host::endpoint::{self, Reply};
-use sandwire_plugin::{Call, Failure, HostError, OrFail};
+use sandwire_plugin::{Call, Failure, HostError, OrFail, code};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -70,8 +69,14 @@ pub(crate) fn attach(call: &Call, endpoint: &Endpoint<'_>) -> Result<(), Failure
         call.container_id(),
         endpoint.instance.id
     );
-    let reply = endpoint::send(AGENT, &request("POST", "/attach_localport").json(&body), Some(&detach)).or_fail(&what)?;
-    if reply.status == 200 { Ok(()) } else { Err(Failure::internal(what).with_details([&answer(&reply), "; nothing was left behind"].concat())) }
+    let reply =
+        endpoint::send(AGENT, &request("POST", "/attach_localport").json(&body), Some(&detach)).or_fail(&what)?;
+    // An agent says `null`. A page with status 200 comes from something else on its port.
+    if reply.status == 200 && serde_json::from_str::<serde::de::IgnoredAny>(&reply.body).is_ok() {
+        Ok(())
+    } else {
+        Err(Failure::internal(what).with_details([&answer(&reply), "; nothing was left behind"].concat()))
+    }
 }
 
 /// Takes back every attach of this attachment. An agent that is down or refuses is no reason to keep a pod: the host goes on
@@ -109,7 +114,8 @@ pub(crate) fn underlay_addresses() -> Result<Vec<String>, Failure> {
         evpn: Evpn,
     }
     let reply = look("config").or_fail(format!("BGP agent \"{AGENT}\""))?;
-    let told: Told = if reply.status == 200 { serde_json::from_str(&reply.body).unwrap_or_default() } else { Told::default() };
+    let told: Told =
+        if reply.status == 200 { serde_json::from_str(&reply.body).unwrap_or_default() } else { Told::default() };
     Ok(told.bgp.peers.into_iter().chain(told.evpn.dataplane_local_address).chain(told.bgp.local_address).collect())
 }
 
@@ -142,7 +148,8 @@ struct Plugged {
 }
 
 fn compare(ports: &str, instance: &Instance, linuxif: &str, mac: &str, ip: IpNet) -> Result<(), Failure> {
-    let different = |what: String| Err(Failure::internal(format!("VPN instance {} at agent \"{AGENT}\" {what}", instance.id)));
+    let different =
+        |what: String| Err(Failure::internal(format!("VPN instance {} at agent \"{AGENT}\" {what}", instance.id)));
     let Ok(ports) = serde_json::from_str::<BTreeMap<String, Port>>(ports) else {
         return different("has a list of ports that can't be read".into());
     };
@@ -286,7 +293,12 @@ mod tests {
         assert_eq!(ask("veth11", "0a:00:00:00:01:0a", "10.1.2.11/24"), Ok(()));
         for (port, mac, ip, text) in [
             ("veth12", "0a:00:00:00:01:0a", "10.1.2.11/24", "has no port veth12"),
-            ("veth11", "0a:00:00:00:01:0b", "10.1.2.11/24", "with MAC 0a:00:00:00:01:0A, the pod has 0a:00:00:00:01:0b"),
+            (
+                "veth11",
+                "0a:00:00:00:01:0b",
+                "10.1.2.11/24",
+                "with MAC 0a:00:00:00:01:0A, the pod has 0a:00:00:00:01:0b",
+            ),
             ("veth11", "0a:00:00:00:01:0a", "10.1.2.12/24", "with address 10.1.2.11/24, the pod has 10.1.2.12/24"),
         ] {
             let failure = ask(port, mac, ip).unwrap_err();
@@ -298,7 +310,10 @@ mod tests {
     #[test]
     fn what_the_agent_answers_becomes_one_line() {
         let reply = |status, body: &str| Reply { status, headers: Vec::new(), body: body.into() };
-        let json = reply(400, r#"{"code":400,"title":"Bad Request","description":"API error: A VPN instance using vni 5000 already exists."}"#);
+        let json = reply(
+            400,
+            r#"{"code":400,"title":"Bad Request","description":"API error: A VPN instance using vni 5000 already exists."}"#,
+        );
         assert_eq!(answer(&json), "the agent answered 400: A VPN instance using vni 5000 already exists.");
         let html = reply(500, "<html>\n <head><title>500</title></head><body>\n<h1>Oops</h1>\n</body></html>");
         assert_eq!(answer(&html), "the agent answered 500: 500 Oops");

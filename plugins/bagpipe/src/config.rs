@@ -75,7 +75,9 @@ impl Written {
         let import_rt = targets(["importrt", "import_rt"], [&self.importrt, &self.import_rt])?;
         let export_rt = targets(["exportrt", "export_rt"], [&self.exportrt, &self.export_rt])?;
         if import_rt.is_empty() && export_rt.is_empty() {
-            return Err(Failure::config("importrt and exportrt are both empty: the pod could reach nobody and nobody it"));
+            return Err(Failure::config(
+                "importrt and exportrt are both empty: the pod could reach nobody and nobody it",
+            ));
         }
         if !self.ipam.is_set() {
             return Err(Failure::config("\"ipam\" is missing: the agent announces an address, so the pod needs one"));
@@ -90,7 +92,7 @@ impl Written {
             mtu: within("mtu", self.mtu.filter(|number| number.0 != "0"), 68, 65_535)?,
             vni: within("vni", self.vni, 1, (1 << 24) - 1)?,
             ipam: self.ipam,
-            dns: self.dns.filter(|dns| *dns != Dns::default()),
+            dns: self.dns.filter(|dns| !dns.is_empty()),
         })
     }
 }
@@ -98,7 +100,9 @@ impl Written {
 fn targets(keys: [&str; 2], given: [&Option<Given>; 2]) -> Result<RouteTargets, Failure> {
     let ([old, new], [first, second]) = (keys, given);
     match (first, second) {
-        (Some(_), Some(_)) => Err(Failure::config(format!("{old} and {new} are two names of one key: give one of them"))),
+        (Some(_), Some(_)) => {
+            Err(Failure::config(format!("{old} and {new} are two names of one key: give one of them")))
+        }
         (Some(given), None) => RouteTargets::parse(old, given),
         (None, Some(given)) => RouteTargets::parse(new, given),
         (None, None) => Err(Failure::config(format!("{old} is missing: which route targets, such as \"64512:90\""))),
@@ -157,12 +161,14 @@ mod tests {
 
     fn read(extra: &str) -> Result<Config, Failure> {
         let text = format!(r#"{{"name":"mynet","type":"bagpipe","ipam":{{"type":"host-local"}}{extra}}}"#);
-        serde_json::from_str::<Written>(&text).unwrap().validate()
+        sandwire_plugin::parse::<Written>(&text).unwrap().validate()
     }
 
     #[test]
     fn the_articles_configuration() {
-        let config = read(r#","importrt":"64512:90","exportrt":"64512:90","isGateway":false,"ipMasq":false,"mtu":"1500""#).unwrap();
+        let config =
+            read(r#","importrt":"64512:90","exportrt":"64512:90","isGateway":false,"ipMasq":false,"mtu":"1500""#)
+                .unwrap();
         assert_eq!((config.mtu, config.vni, config.is_gateway, config.ip_masq), (Some(1500), None, false, false));
         assert_eq!(config.import_rt, config.export_rt);
         assert_eq!(config.ipam.plugin, "host-local");
@@ -174,8 +180,14 @@ mod tests {
         assert_eq!(read(&format!(r#"{rt},"mtu":1400,"vni":"5000""#)).unwrap().vni, Some(5000));
         assert_eq!(read(&format!(r#"{rt},"mtu":0"#)).unwrap().mtu, None);
         for (extra, key) in [
-            (r#""mtu":"big""#, "mtu"), (r#""mtu":67"#, "mtu"), (r#""mtu":65536"#, "mtu"), (r#""mtu":-1"#, "mtu"),
-            (r#""mtu":1400.5"#, "mtu"), (r#""mtu":"""#, "mtu"), (r#""vni":0"#, "vni"), (r#""vni":16777216"#, "vni"),
+            (r#""mtu":"big""#, "mtu"),
+            (r#""mtu":67"#, "mtu"),
+            (r#""mtu":65536"#, "mtu"),
+            (r#""mtu":-1"#, "mtu"),
+            (r#""mtu":1400.5"#, "mtu"),
+            (r#""mtu":"""#, "mtu"),
+            (r#""vni":0"#, "vni"),
+            (r#""vni":16777216"#, "vni"),
         ] {
             let failure = read(&format!("{rt},{extra}")).unwrap_err();
             assert!(failure.code == 7 && failure.msg.starts_with(key), "{extra}: {}", failure.msg);

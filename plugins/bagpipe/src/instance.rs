@@ -55,9 +55,11 @@ mod tests {
         let base = Instance::of("mynet", &targets("64512:90,64512:91"), &targets("64512:90"));
         assert_eq!(base, Instance::of("mynet", &targets("64512:91,64512:90"), &targets("64512:90")));
         assert_eq!((base.id.len(), base.bridge().len()), (8, 15));
-        for (name, import, export) in
-            [("mynet2", "64512:90,64512:91", "64512:90"), ("mynet", "64512:90", "64512:90"), ("mynet", "64512:90", "64512:90,64512:91")]
-        {
+        for (name, import, export) in [
+            ("mynet2", "64512:90,64512:91", "64512:90"),
+            ("mynet", "64512:90", "64512:90"),
+            ("mynet", "64512:90", "64512:90,64512:91"),
+        ] {
             let other = Instance::of(name, &targets(import), &targets(export));
             assert_ne!(base.id, other.id);
             assert_ne!(base.gateway_mac(), other.gateway_mac());
@@ -68,6 +70,9 @@ mod tests {
     fn names_are_stable_across_releases() {
         let instance = Instance::of("mynet", &targets("64512:90"), &targets("64512:90"));
         // A changed hash would split a network whose nodes run different releases (other gateway MAC) and make CHECK fail.
-        assert_eq!((instance.bridge().as_str(), instance.gateway_mac().as_str()), ("evpn---1e36180e", "0a:58:f3:fc:1a:0d"));
+        assert_eq!(
+            (instance.bridge().as_str(), instance.gateway_mac().as_str()),
+            ("evpn---1e36180e", "0a:58:f3:fc:1a:0d")
+        );
     }
 }

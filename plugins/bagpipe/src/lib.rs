@@ -12,11 +12,14 @@ mod route_target;
 
 use config::{Addressing, Config};
 use instance::Instance;
-use sandwire_plugin::host::{self, links, shared};
-use sandwire_plugin::{Address, Call, Check, CniResult, Failure, Gc, IpConfig, Link, NetworkCall, Netns, OrFail, OrGone, Plugin, Status};
-use sandwire_plugin::{Attachment, configure, masquerade, verify};
+use sandwire_plugin::host::{self, firewall, links, shared};
+use sandwire_plugin::{
+    Address, Call, Check, CniResult, Failure, Gc, IpConfig, Link, Netns, NetworkCall, OrFail, OrGone, Plugin, Status,
+};
+use sandwire_plugin::{Attachment, configure, verify};
 
-struct Bagpipe;
+/// The plugin.
+pub struct Bagpipe;
 
 sandwire_plugin::export!(Bagpipe: check, gc, status);
 
@@ -32,8 +35,8 @@ impl Plugin for Bagpipe {
         let announced = announced(&mut result, config.is_gateway)?;
 
         let (host_end, pod_end) = links::create_veth(
-            links::Device::new(&host).mtu(Some(mtu)).up(),
-            links::Device::new(&container).named(call.ifname()).mtu(Some(mtu)),
+            &links::Device::new(&host).mtu(Some(mtu)).up(),
+            &links::Device::new(&container).named(call.ifname()).mtu(Some(mtu)),
         )
         .or_fail("could not make the pod's veth")?;
         let (host_info, pod_info) = (host_end.info()?, pod_end.info()?);
@@ -46,7 +49,7 @@ impl Plugin for Bagpipe {
         }
         configure::apply(&pod_end, call.ifname(), &result, configure::Duplicates::Trust)?;
         if config.ip_masq {
-            masquerade::apply(&host, &result.ips)?;
+            masquerade(&host, &result.ips)?.commit().or_fail("could not set up masquerading")?;
         }
         let endpoint = agent::Endpoint {
             instance: &instance,
@@ -76,7 +79,7 @@ impl Plugin for Bagpipe {
         {
             links::remove(&link).or_gone().or_fail("could not remove the pod's interface")?;
         }
-        host::firewall::clear(&host::netns()).or_fail("could not remove the masquerading rules")?;
+        firewall::clear(&host::netns()).or_fail("could not remove the masquerading rules")?;
         config.ipam.del(call)
     }
 }
@@ -89,28 +92,27 @@ impl Check for Bagpipe {
         let (host, container) = (host::netns(), host::require_container()?);
         config.ipam.check(call)?;
 
-        let pod = result
-            .interfaces
-            .iter()
-            .position(|interface| interface.name == call.ifname() && !interface.sandbox.is_empty())
-            .ok_or_else(|| Failure::internal(format!("prevResult has no interface {:?} in a sandbox", call.ifname())))?;
-        let ips: Vec<IpConfig> =
-            result.ips.iter().filter(|ip| ip.interface.is_some_and(|index| usize::try_from(index) == Ok(pod))).cloned().collect();
-        let Some(pod) = result.interfaces.get(pod) else {
-            return Err(Failure::internal("prevResult has no interface of the pod"));
-        };
+        let (place, pod) = result.container_interface(call.ifname()).ok_or_else(|| {
+            Failure::internal(format!("prevResult has no interface {:?} in a sandbox", call.ifname()))
+        })?;
+        let ips: Vec<IpConfig> = result.ips_on(place).cloned().collect();
         let (pod_end, pod_info) = verify::interface(&container, pod, verify::Place::Container)?;
         if !verify::mac_matches(pod, &pod_info) {
             return Err(Failure::internal(format!(
                 "{} has MAC address {}, but its MAC address when it was attached was {}",
-                pod.name, pod_info.mac, pod.mac
+                pod.name,
+                pod_info.mac,
+                pod.mac.as_deref().unwrap_or_default()
             )));
         }
         verify::addresses(&container, &pod_end, call.ifname(), &ips)?;
         verify::routes(&container, &result.routes)?;
 
         // The veth's other end, whatever prevResult calls it: the agent knows it by this name.
-        let host_info = pod_end.peer().and_then(|peer| peer.info()).or_fail(format!("{} has no other end in the host", pod.name))?;
+        let host_info = pod_end
+            .peer()
+            .and_then(|peer| peer.info())
+            .or_fail(format!("{} has no other end in the host", pod.name))?;
         let bridge = instance.bridge();
         if host_info.master.as_deref() != Some(bridge.as_str()) {
             return Err(Failure::internal(format!(
@@ -126,7 +128,10 @@ impl Check for Bagpipe {
             check_gateway(&host, &instance, &gateway_of(&announced))?;
         }
         if config.ip_masq {
-            masquerade::verify(&host, &ips)?;
+            let missing = masquerade(&host, &ips)?.verify().or_fail("could not look at the masquerading rules")?;
+            if !missing.is_empty() {
+                return Err(Failure::internal(format!("masquerading rules are missing: {}", missing.join("; "))));
+            }
         }
         Ok(())
     }
@@ -169,6 +174,15 @@ fn first_v4(ips: &[IpConfig]) -> Result<IpConfig, Failure> {
     })
 }
 
+/// The rules of `ipMasq`: what a pod sends out of its own network leaves with the node's address.
+fn masquerade(host: &Netns, ips: &[IpConfig]) -> Result<firewall::Ruleset, Failure> {
+    let rules = firewall::open(host, "masquerade").or_fail("could not set up masquerading")?;
+    for ip in ips {
+        rules.masquerade(&ip.address.addr().to_string(), &[ip.address.trunc().to_string()]);
+    }
+    Ok(rules)
+}
+
 /// The gateway's address as the bridge gets it, with the subnet's prefix length.
 fn gateway_of(announced: &IpConfig) -> Option<String> {
     announced.gateway.map(|gateway| format!("{gateway}/{}", announced.address.prefix_len()))
@@ -179,7 +193,8 @@ fn gateway_of(announced: &IpConfig) -> Option<String> {
 /// endpoint.
 fn put_gateway(host: &Netns, instance: &Instance, announced: &IpConfig) -> Result<(), Failure> {
     let name = instance.bridge();
-    let bridge: Link = host.link(&name).or_fail(format!("the agent attached the pod, but its bridge {name} can't be found"))?;
+    let bridge: Link =
+        host.link(&name).or_fail(format!("the agent attached the pod, but its bridge {name} can't be found"))?;
     let address = gateway_of(announced)
         .ok_or_else(|| Failure::config("isGateway: ipam gave no gateway and its subnet has no address for one"))?;
     shared::ensure_mac(&bridge, &instance.gateway_mac()).or_fail(format!("could not give {name} the gateway's MAC"))?;

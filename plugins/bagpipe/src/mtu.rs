@@ -17,13 +17,19 @@ pub(crate) fn choose(host: &Netns, wanted: Option<u32>) -> Result<u32, Failure> 
     let fits = underlay(host, agent::underlay_addresses()?).map(|mtu| mtu.saturating_sub(TUNNEL));
     match (wanted, fits) {
         (Some(wanted), Some(fits)) if wanted > fits => {
-            log!(Warn, "mtu {wanted} does not fit through the tunnel, whose packets hold {fits}: larger ones to other nodes are fragmented or lost; leave \"mtu\" out to get {fits}");
+            log!(
+                Warn,
+                "mtu {wanted} does not fit through the tunnel, whose packets hold {fits}: larger ones to other nodes are fragmented or lost; leave \"mtu\" out to get {fits}"
+            );
             Ok(wanted)
         }
         (Some(wanted), _) => Ok(wanted),
         (None, Some(fits)) => Ok(fits),
         (None, None) => {
-            log!(Warn, "the interface that VXLAN leaves by can't be found (is it in \"see\" of the policy?): mtu {FALLBACK}");
+            log!(
+                Warn,
+                "the interface that VXLAN leaves by can't be found (is it in \"see\" of the policy?): mtu {FALLBACK}"
+            );
             Ok(FALLBACK)
         }
     }

@@ -20,7 +20,11 @@ impl<'de> Deserialize<'de> for Given {
             }
 
             fn visit_str<E: Error>(self, text: &str) -> Result<Given, E> {
-                let parts = if text.trim().is_empty() { Vec::new() } else { text.split(',').map(|t| t.trim().to_owned()).collect() };
+                let parts = if text.trim().is_empty() {
+                    Vec::new()
+                } else {
+                    text.split(',').map(|t| t.trim().to_owned()).collect()
+                };
                 Ok(Given(parts))
             }
 
@@ -95,7 +99,21 @@ mod tests {
 
     #[test]
     fn other_forms_are_refused_by_name() {
-        for text in ["90", "a:b", "4200000000:1", "65536:1", "1:4294967296", "192.0.2.1:5", "+1:2", "1:-2", "1:2:3", ":", "1:", "1 :2", "64512:90,"] {
+        for text in [
+            "90",
+            "a:b",
+            "4200000000:1",
+            "65536:1",
+            "1:4294967296",
+            "192.0.2.1:5",
+            "+1:2",
+            "1:-2",
+            "1:2:3",
+            ":",
+            "1:",
+            "1 :2",
+            "64512:90,",
+        ] {
             let failure = parse(&format!("{text:?}")).unwrap_err();
             assert_eq!(failure.code, 7, "{text}");
             assert!(failure.msg.starts_with("importrt: "), "{}", failure.msg);
