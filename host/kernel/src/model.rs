@@ -1,6 +1,7 @@
 //! The values that cross the [`crate::Kernel`] trait: validated, typed, without file descriptors or paths.
 
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
@@ -36,7 +37,8 @@ pub struct LinkId {
 }
 
 /// An Ethernet address.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Mac(pub [u8; 6]);
 
 impl fmt::Display for Mac {
@@ -49,6 +51,20 @@ impl fmt::Display for Mac {
 impl fmt::Debug for Mac {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
+    }
+}
+
+impl From<Mac> for String {
+    fn from(mac: Mac) -> Self {
+        mac.to_string()
+    }
+}
+
+impl TryFrom<String> for Mac {
+    type Error = KernelError;
+
+    fn try_from(text: String) -> Result<Self, KernelError> {
+        text.parse()
     }
 }
 
@@ -95,7 +111,17 @@ pub struct DeviceSpec {
 impl DeviceSpec {
     /// A device of the kernel's defaults in `netns`.
     pub fn new(netns: Netns) -> Self {
-        Self { netns, name: None, mac: None, mtu: None, master: None, up: false, txqlen: None, alias: None, group: None }
+        Self {
+            netns,
+            name: None,
+            mac: None,
+            mtu: None,
+            master: None,
+            up: false,
+            txqlen: None,
+            alias: None,
+            group: None,
+        }
     }
 }
 
@@ -215,7 +241,7 @@ pub struct LinkInfo {
 }
 
 /// An address to put on a link.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AddressSpec {
     /// Address and prefix length; host bits are kept.
     pub address: IpNet,
@@ -269,7 +295,7 @@ pub enum RouteMode {
 }
 
 /// A route out of one link.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RouteSpec {
     /// Destination; `0.0.0.0/0` or `::/0` is the default route.
     pub dst: IpNet,
@@ -362,7 +388,7 @@ pub struct RuleOwner {
 }
 
 /// One wanted firewall rule.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Rule {
     /// Masquerade what leaves from `source` except towards `except` and multicast.
     Masquerade {
@@ -392,7 +418,7 @@ pub enum Rule {
 }
 
 /// A port of the host that is a container's.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PortForward {
     /// IPPROTO_TCP 6, UDP 17, SCTP 132.
     pub protocol: u8,
@@ -411,7 +437,7 @@ pub struct PortForward {
 }
 
 /// Who may start traffic to a container.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Ingress {
     /// Anyone.
     Open,

@@ -1,2 +1,99 @@
-//! (being built)
-fn main() {}
+//! The CNI binary: `/opt/cni/bin/sandwire`, and a link to it for each plugin type.
+//!
+//! Reads the environment and stdin, finds out which plugin it is, lets the runtime do the call, prints the result or an
+//! error object. Whatever happens, stdout gets one or the other.
+
+mod crash;
+
+use sandwire_cni::{Environment, Error, Invocation, Version, code, version_answer};
+use std::io::{Read, Write};
+use std::process::ExitCode;
+
+/// A configuration is some kilobytes; prevResult and pod annotations make it tens of them.
+const LARGEST_STDIN: u64 = 8 << 20;
+
+fn main() -> ExitCode {
+    crash::install();
+    match std::panic::catch_unwind(serve) {
+        Ok(Ok(text)) => match print(&text) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(_) => ExitCode::FAILURE,
+        },
+        Ok(Err(error)) => refuse(&error),
+        Err(_) => refuse(&Error {
+            code: code::INTERNAL,
+            msg: "sandwire failed".into(),
+            details: "this is a bug of sandwire; the message of the failure is in the log (stderr)".into(),
+        }),
+    }
+}
+
+fn print(text: &str) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()
+}
+
+fn refuse(error: &Error) -> ExitCode {
+    // Nobody reads stdout any more: the exit code is what is left to say.
+    let _ = print(&error.to_json());
+    ExitCode::FAILURE
+}
+
+/// The text for stdout.
+fn serve() -> Result<String, Error> {
+    let variable = |name: &str| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned());
+    let Some(environment) = Environment::read(variable)? else {
+        about();
+        return Ok(String::new());
+    };
+    let called_as = called_as();
+    if environment.command == sandwire_cni::Command::Version {
+        // VERSION names no plugin and may come with an environment of dummies: nothing is looked up for it.
+        return Ok(version_answer(&Version::ALL, &stdin()?));
+    }
+    let call = Invocation::read(environment, &stdin()?)?;
+    let plugin = match called_as.as_str() {
+        // Only under its own name does `type` decide: an address manager gets its parent's configuration, with its
+        // parent's type (specification, section 4).
+        "sandwire" => call.config.plugin_type.clone(),
+        name => name.to_owned(),
+    };
+    let variables: Vec<(String, String)> = std::env::vars_os()
+        .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)))
+        .collect();
+    sandwire_runtime::verbs::run(&call, &plugin, &variables)
+}
+
+/// The base name that this program was executed by.
+fn called_as() -> String {
+    let arg = std::env::args_os().next().unwrap_or_default();
+    let name = std::path::Path::new(&arg).file_name().unwrap_or_default();
+    name.to_string_lossy().into_owned()
+}
+
+fn stdin() -> Result<Vec<u8>, Error> {
+    let mut text = Vec::new();
+    let read = std::io::stdin().lock().take(LARGEST_STDIN + 1).read_to_end(&mut text);
+    let failed = |details: String| Error { code: code::IO, msg: "error reading from stdin".into(), details };
+    match read {
+        Err(error) => Err(failed(error.to_string())),
+        Ok(length) if u64::try_from(length).is_ok_and(|length| length > LARGEST_STDIN) => Err(Error {
+            code: code::DECODE,
+            msg: "network configuration is too large".into(),
+            details: format!("more than {LARGEST_STDIN} bytes"),
+        }),
+        Ok(_) => Ok(text),
+    }
+}
+
+/// What the reference's plugins say to somebody who runs them by hand.
+fn about() {
+    let versions: Vec<&str> = Version::ALL.iter().map(|version| version.as_str()).collect();
+    let _ = writeln!(
+        std::io::stderr(),
+        "sandwire {}: runs CNI plugins as sandboxed components\nCNI protocol versions supported: {}",
+        env!("CARGO_PKG_VERSION"),
+        versions.join(", ")
+    );
+}

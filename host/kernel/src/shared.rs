@@ -1,0 +1,139 @@
+//! What attachments of a node have in common: made sure of, never taken back because one attachment failed or went.
+
+use crate::{AddressSpec, BridgeSpec, DeviceSpec, Kernel, KernelError, LinkChanges, LinkInfo, Mac, Outcome};
+use ipnet::IpNet;
+use std::net::IpAddr;
+
+/// The named bridge, made if missing, and up; whether it was made.
+///
+/// # Errors
+/// `Conflict` when another kind of link has the name.
+pub fn ensure_bridge(kernel: &mut dyn Kernel, device: &DeviceSpec, bridge: &BridgeSpec) -> Outcome<(LinkInfo, bool)> {
+    let Some(name) = device.name.as_deref() else {
+        return Err(KernelError::Invalid("a bridge that attachments share needs a name".into()));
+    };
+    // Two first pods at once both find nothing and both create: the second gets EEXIST and uses the first's
+    // (containernetworking/plugins#366).
+    let (info, made) = match kernel.link_by_name(device.netns, name) {
+        Ok(info) => (info, false),
+        Err(KernelError::NotFound(_)) => match kernel.create_bridge(device, bridge) {
+            Ok(id) => (kernel.link_info(id)?, true),
+            Err(KernelError::Exists(_)) => (kernel.link_by_name(device.netns, name)?, false),
+            Err(error) => return Err(error),
+        },
+        Err(error) => return Err(error),
+    };
+    if info.kind != "bridge" {
+        return Err(KernelError::Conflict(format!("{name:?} already exists but is not a bridge")));
+    }
+    if bridge.vlan_filtering && info.vlan_filtering == Some(false) {
+        return Err(KernelError::Conflict(format!(
+            "bridge {name:?} exists without VLAN filtering, which \"vlan\" and \"vlanTrunk\" need; set it with  ip link set {name} type bridge vlan_filtering 1  or name another bridge"
+        )));
+    }
+    if device.up && !info.up {
+        kernel.change_link(info.id, &LinkChanges { up: Some(true), ..LinkChanges::default() })?;
+        return Ok((kernel.link_info(info.id)?, made));
+    }
+    Ok((info, made))
+}
+
+/// A gateway's address on a shared link; whether anything was changed.
+///
+/// Another IPv4 address, or an overlapping IPv6 one, is replaced if `force`, else a conflict; IPv6 addresses that don't
+/// overlap may be beside each other. The link's MAC is then pinned: a bridge otherwise takes the lowest of its ports'
+/// MACs, and every neighbour's entry for the gateway goes stale when ports come and go.
+///
+/// # Errors
+/// `Conflict` with the reference's text.
+pub fn ensure_address(kernel: &mut dyn Kernel, link: &LinkInfo, wanted: &AddressSpec, force: bool) -> Outcome<bool> {
+    let address = wanted.address;
+    for present in kernel.addresses(link.id)? {
+        if present.address == address {
+            return Ok(false);
+        }
+        let other = match (present.address, address) {
+            (IpNet::V4(_), IpNet::V4(_)) => true,
+            (IpNet::V6(a), IpNet::V6(b)) => {
+                !a.addr().is_unicast_link_local() && (a.contains(&b.network()) || b.contains(&a.network()))
+            }
+            _ => false,
+        };
+        if !other {
+            continue;
+        }
+        if !force {
+            return Err(KernelError::Conflict(format!(
+                "{:?} already has an IP address different from {address}",
+                link.name
+            )));
+        }
+        match kernel.remove_address(link.id, present.address) {
+            Ok(()) | Err(KernelError::NotFound(_)) => {}
+            Err(error) => return Err(error.context(format!("could not remove IP address from {:?}", link.name))),
+        }
+    }
+    match kernel.add_address(link.id, wanted) {
+        Ok(()) | Err(KernelError::Exists(_)) => {}
+        Err(error) => return Err(error.context(format!("could not add IP address to {:?}", link.name))),
+    }
+    if let Some(mac) = link.mac {
+        ensure_mac(kernel, link, mac)?;
+    }
+    Ok(true)
+}
+
+/// Sets the MAC of a shared link for good (IFLA_ADDRESS on a bridge ends its following of its ports' MACs).
+///
+/// # Errors
+/// The kernel's.
+pub fn ensure_mac(kernel: &mut dyn Kernel, link: &LinkInfo, mac: Mac) -> Outcome<()> {
+    kernel
+        .change_link(link.id, &LinkChanges { mac: Some(mac), ..LinkChanges::default() })
+        .map_err(|error| error.context(format!("could not set the MAC of {:?}", link.name)))
+}
+
+/// The host address of a network that its gateway gets by default: the first one.
+pub fn first_address(network: IpNet) -> Option<IpAddr> {
+    network.hosts().next()
+}
+
+/// The veth whose host end is named `name` ("BRIDGE.VLAN") and whose other end is an untagged port of `vlan` of the
+/// bridge; whether it was made. It is where the reference bridge plugin puts the gateway of a VLAN.
+///
+/// # Errors
+/// `Conflict` when another kind of link has the name.
+pub fn ensure_vlan_port(
+    kernel: &mut dyn Kernel,
+    bridge: &LinkInfo,
+    name: &str,
+    vlan: u16,
+) -> Outcome<(LinkInfo, bool)> {
+    match kernel.link_by_name(bridge.id.netns, name) {
+        Ok(info) if info.kind == "veth" => return Ok((info, false)),
+        Ok(_) => return Err(KernelError::Conflict(format!("{name:?} already exists but is not a veth"))),
+        Err(KernelError::NotFound(_)) => {}
+        Err(error) => return Err(error),
+    }
+    let mut outer = DeviceSpec::new(bridge.id.netns);
+    outer.name = Some(name.to_owned());
+    outer.mtu = Some(bridge.mtu);
+    outer.up = true;
+    let mut port = DeviceSpec::new(bridge.id.netns);
+    port.mtu = Some(bridge.mtu);
+    port.master = Some(bridge.id);
+    port.up = true;
+    match kernel.create_veth(&outer, &port) {
+        Ok((outer, port)) => {
+            let vlans = [crate::PortVlan { first: vlan, last: vlan, pvid: true, untagged: true }];
+            if let Err(error) = kernel.set_port_vlans(port, &vlans) {
+                // Without its VLAN it would be a hole between VLANs.
+                kernel.delete_link(outer)?;
+                return Err(error);
+            }
+            Ok((kernel.link_info(outer)?, true))
+        }
+        Err(KernelError::Exists(_)) => Ok((kernel.link_by_name(bridge.id.netns, name)?, false)),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,187 @@
+//! `firewall`: the rules that a plugin wants for this attachment.
+
+use super::parse;
+use crate::bindings::firewall::{self, Ingress, PortForward, Protocol};
+use crate::guest::Guest;
+use crate::handles::{LinkHandle, NetnsHandle, Right, RulesetHandle};
+use crate::refusal::{Answer, Refusal};
+use crate::session::{Session, side};
+use sandwire_kernel::{Rule, RuleOwner};
+use sandwire_state::journal::Undo;
+use wasmtime::component::Resource;
+
+fn owner(session: &Session, plugin: &str) -> RuleOwner {
+    let attachment = &session.subject.attachment;
+    RuleOwner {
+        plugin: plugin.to_owned(),
+        network: attachment.network.clone(),
+        container_id: attachment.container_id.clone(),
+        ifname: attachment.ifname.clone(),
+    }
+}
+
+impl Guest {
+    /// Adds what `make` makes of the guest's words; what is wrong with them is told by `verify` or `commit`.
+    fn collect(
+        &mut self,
+        this: &Resource<RulesetHandle>,
+        make: impl FnOnce(&mut Self) -> Answer<Rule>,
+    ) -> wasmtime::Result<()> {
+        match make(self) {
+            Ok(rule) => self.table.get_mut(this)?.rules.push(rule),
+            Err(Refusal::Trap(trap)) => return Err(trap),
+            Err(refusal) => self.table.get_mut(this)?.faults.push(refusal.text()),
+        }
+        Ok(())
+    }
+
+    fn ruleset(&mut self, this: &Resource<RulesetHandle>) -> Answer<RulesetHandle> {
+        let ruleset = self.table.get(this)?.clone();
+        match ruleset.faults.is_empty() {
+            true => Ok(ruleset),
+            false => Err(Refusal::invalid(ruleset.faults.join("; "))),
+        }
+    }
+}
+
+impl firewall::Host for Guest {
+    fn open(&mut self, ns: Resource<NetnsHandle>, label: String) -> Answer<Resource<RulesetHandle>> {
+        let netns = parse::netns(&self.table, &ns)?.netns;
+        if label.is_empty() || label.len() > 32 || !label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
+            return Err(Refusal::invalid(format!("{label:?} is no label: up to 32 letters, digits and hyphens")));
+        }
+        Ok(self.table.push(RulesetHandle { netns, label, rules: Vec::new(), faults: Vec::new() })?)
+    }
+
+    fn clear(&mut self, ns: Resource<NetnsHandle>) -> Answer<()> {
+        let plugin = self.grant.plugin.clone();
+        let netns = parse::netns(&self.table, &ns)?.netns;
+        let session = self.session()?;
+        let owner = owner(session, &plugin);
+        let mut known: Vec<Rule> = Vec::new();
+        let mut listed = false;
+        if let Some(journal) = session.journal() {
+            for entry in journal.pending() {
+                if let Undo::ClearRules { side: at, plugin: whose, rules, .. } = &entry.undo
+                    && *whose == plugin
+                    && *at == side(netns)
+                {
+                    listed = true;
+                    known.extend(serde_json::from_value::<Vec<Rule>>(rules.clone()).unwrap_or_default());
+                }
+            }
+        }
+        session.change(|kernel| match listed {
+            true => kernel.clear_known_rules(netns, &owner, &known),
+            // Nothing in the journal: made before the last boot's journal, or by the reference plugins.
+            false => kernel.clear_rules(netns, &owner),
+        })?;
+        session.taken_back(|undo| {
+            matches!(undo, Undo::ClearRules { side: at, plugin: whose, .. } if *whose == plugin && *at == side(netns))
+        })
+    }
+}
+
+impl firewall::HostRuleset for Guest {
+    fn masquerade(
+        &mut self,
+        this: Resource<RulesetHandle>,
+        source: String,
+        except: Vec<String>,
+    ) -> wasmtime::Result<()> {
+        self.collect(&this, |guest| {
+            let source = parse::ip(&source)?;
+            guest.session()?.must_hold(source, "masquerading")?;
+            let except = except.iter().map(|text| Ok(parse::cidr(text)?.trunc())).collect::<Answer<Vec<_>>>()?;
+            if except.iter().any(|net| net.addr().is_ipv4() != source.is_ipv4()) {
+                return Err(Refusal::invalid(format!("masquerading {source} except towards the other address family")));
+            }
+            Ok(Rule::Masquerade { source, except })
+        })
+    }
+
+    fn forward_port(&mut self, this: Resource<RulesetHandle>, p: PortForward) -> wasmtime::Result<()> {
+        self.collect(&this, |guest| {
+            let to = parse::ip(&p.to)?;
+            guest.session()?.must_hold(to, "port forwarding")?;
+            let protocol = match p.protocol {
+                Protocol::Tcp => 6,
+                Protocol::Udp => 17,
+                Protocol::Sctp => 132,
+            };
+            let host_ip = p.host_ip.as_deref().map(parse::ip).transpose()?;
+            Ok(Rule::ForwardPort(sandwire_kernel::PortForward {
+                protocol,
+                host_ip,
+                host_port: p.host_port,
+                to,
+                to_port: p.to_port,
+                masquerade: p.masquerade,
+                extra: p.extra,
+            }))
+        })
+    }
+
+    fn forward(
+        &mut self,
+        this: Resource<RulesetHandle>,
+        address: String,
+        ingress: Ingress,
+        bridge: Option<Resource<LinkHandle>>,
+    ) -> wasmtime::Result<()> {
+        self.collect(&this, |guest| {
+            let address = parse::ip(&address)?;
+            guest.session()?.must_hold(address, "forwarding")?;
+            let bridge = match &bridge {
+                Some(bridge) => Some(parse::link(&guest.table, bridge, Right::See, "look at")?.name),
+                None => None,
+            };
+            let ingress = match ingress {
+                Ingress::Open => sandwire_kernel::Ingress::Open,
+                Ingress::SameBridge => sandwire_kernel::Ingress::SameBridge,
+                Ingress::Isolated => sandwire_kernel::Ingress::Isolated,
+            };
+            Ok(Rule::Forward { address, ingress, bridge })
+        })
+    }
+
+    fn spoof_check(
+        &mut self,
+        this: Resource<RulesetHandle>,
+        port: Resource<LinkHandle>,
+        mac: String,
+    ) -> wasmtime::Result<()> {
+        self.collect(&this, |guest| {
+            let port = parse::link(&guest.table, &port, Right::Own, "check frames from")?.name;
+            Ok(Rule::SpoofCheck { port, mac: parse::mac(&mac)? })
+        })
+    }
+
+    fn verify(&mut self, this: Resource<RulesetHandle>) -> Answer<Vec<String>> {
+        let plugin = self.grant.plugin.clone();
+        let set = self.ruleset(&this)?;
+        let session = self.session()?;
+        let owner = owner(session, &plugin);
+        Ok(session.kernel()?.verify_rules(set.netns, &owner, &set.label, &set.rules)?)
+    }
+
+    fn commit(&mut self, this: Resource<RulesetHandle>) -> Answer<()> {
+        let plugin = self.grant.plugin.clone();
+        let set = self.ruleset(&this)?;
+        let session = self.session()?;
+        let owner = owner(session, &plugin);
+        let rules = serde_json::to_value(&set.rules).map_err(|e| Refusal::other(e.to_string()))?;
+        let undo = Undo::ClearRules { side: side(set.netns), plugin: plugin.clone(), label: set.label.clone(), rules };
+        session.perform(
+            &plugin,
+            undo,
+            |kernel| kernel.apply_rules(set.netns, &owner, &set.label, &set.rules),
+            |()| None,
+        )
+    }
+
+    fn drop(&mut self, this: Resource<RulesetHandle>) -> wasmtime::Result<()> {
+        self.table.delete(this)?;
+        Ok(())
+    }
+}

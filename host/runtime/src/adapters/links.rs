@@ -1,0 +1,300 @@
+//! `links`: making, changing and removing interfaces.
+
+use super::parse;
+use crate::bindings::links::{self, Changes, Device, IpvlanMode, MacvlanMode};
+use crate::guest::Guest;
+use crate::handles::{LinkHandle, NetnsHandle, Right};
+use crate::refusal::{Answer, Refusal};
+use crate::session::side;
+use sandwire_cni::Command;
+use sandwire_kernel::{DeviceSpec, KernelError, LinkChanges, LinkId, Netns, VirtualKind};
+use sandwire_state::journal::{Attachment, Undo};
+use sha2::{Digest, Sha256};
+use wasmtime::component::{Resource, ResourceTable};
+
+type Pair = (Resource<LinkHandle>, Resource<LinkHandle>);
+
+/// A new device, checked.
+pub(super) fn device(table: &ResourceTable, device: &Device) -> Answer<DeviceSpec> {
+    let netns = parse::netns(table, &device.ns)?.netns;
+    let mut spec = DeviceSpec::new(netns);
+    spec.name = device.name.as_deref().map(parse::ifname).transpose()?;
+    spec.mac = device.mac.as_deref().map(parse::mac).transpose()?;
+    spec.mtu = device.mtu.filter(|mtu| *mtu != 0);
+    if let Some(master) = &device.master {
+        let master = parse::link(table, master, Right::Use, "make a port of")?;
+        if master.id.netns != netns {
+            return Err(Refusal::invalid(format!("{:?} is in another namespace than its port would be", master.name)));
+        }
+        spec.master = Some(master.id);
+    }
+    spec.up = device.up;
+    let options = parse::link_options(&device.extra)?;
+    spec.txqlen = options.txqlen;
+    spec.alias = options.alias;
+    spec.group = options.group;
+    Ok(spec)
+}
+
+/// The name of a host end that no one chose: a hash of the attachment, so that it can be found again without any state.
+fn host_name(attachment: &Attachment, attempt: u32) -> String {
+    let mut hash = Sha256::new();
+    for part in [&attachment.network, &attachment.container_id, &attachment.ifname] {
+        hash.update(part.as_bytes());
+        hash.update([0]);
+    }
+    hash.update(attempt.to_be_bytes());
+    let digest = hash.finalize();
+    let head: String = digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+    format!("veth{head}")
+}
+
+fn delete_undo(device: &DeviceSpec, index: Option<u32>) -> Undo {
+    Undo::DeleteLink { side: side(device.netns), name: device.name.clone().unwrap_or_default(), index }
+}
+
+impl Guest {
+    fn create(&mut self, dev: &Device, kind: &VirtualKind) -> Answer<Resource<LinkHandle>> {
+        let plugin = self.grant.plugin.clone();
+        let spec = device(&self.table, dev)?;
+        let Some(name) = spec.name.clone() else {
+            return Err(Refusal::invalid("a link of this kind needs a name"));
+        };
+        let session = self.session()?;
+        let id = session.perform(
+            &plugin,
+            delete_undo(&spec, None),
+            |kernel| kernel.create_virtual(&spec, kind),
+            |id| Some(delete_undo(&spec, Some(id.index))),
+        )?;
+        session.remember_created(id);
+        Ok(self.table.push(LinkHandle { id, name, right: Right::Own })?)
+    }
+
+    fn own(&mut self, link: &Resource<LinkHandle>, what: &str) -> Answer<LinkHandle> {
+        parse::link(&self.table, link, Right::Own, what)
+    }
+
+    fn parent(&self, link: &Resource<LinkHandle>) -> Answer<LinkId> {
+        Ok(parse::link(&self.table, link, Right::Use, "ride on")?.id)
+    }
+}
+
+impl links::Host for Guest {
+    fn create_veth(&mut self, a: Device, b: Device) -> Answer<Pair> {
+        let plugin = self.grant.plugin.clone();
+        let mut a = device(&self.table, &a)?;
+        let mut b = device(&self.table, &b)?;
+        let session = self.session()?;
+        let attachment = session.subject.attachment.clone();
+        // Of a pair across namespaces the host end is what undo deletes: the container's may be gone by then.
+        let unnamed_host = [&a, &b].iter().any(|end| end.netns == Netns::Host && end.name.is_none());
+        let attempts = if unnamed_host { 10 } else { 1 };
+        let mut refused = None;
+        for attempt in 0..attempts {
+            if unnamed_host {
+                let name = host_name(&attachment, attempt);
+                // A name that is taken must not be in the journal as one that we are about to make.
+                match session.kernel()?.link_by_name(Netns::Host, &name) {
+                    Err(KernelError::NotFound(_)) => {}
+                    Ok(_) => continue,
+                    Err(error) => return Err(error.into()),
+                }
+                let end = if a.netns == Netns::Host { &mut a } else { &mut b };
+                end.name = Some(name);
+            }
+            let undo_a = a.netns == Netns::Host || b.netns != Netns::Host;
+            let marked = if undo_a { &a } else { &b };
+            let made = session.perform(
+                &plugin,
+                delete_undo(marked, None),
+                |kernel| kernel.create_veth(&a, &b),
+                |(first, second)| Some(delete_undo(marked, Some(if undo_a { first.index } else { second.index }))),
+            );
+            match made {
+                Ok((first, second)) => {
+                    session.remember_created(first);
+                    session.remember_created(second);
+                    let name = |end: &DeviceSpec| end.name.clone().unwrap_or_default();
+                    let first = self.table.push(LinkHandle { id: first, name: name(&a), right: Right::Own })?;
+                    let second = self.table.push(LinkHandle { id: second, name: name(&b), right: Right::Own })?;
+                    return Ok((first, second));
+                }
+                Err(refusal) => refused = Some(refusal),
+            }
+            // Only a host name that somebody took in between is worth another try.
+            let taken = unnamed_host
+                && [&a, &b].iter().filter(|end| end.netns == Netns::Host).any(|end| {
+                    let name = end.name.clone().unwrap_or_default();
+                    session.kernel().is_ok_and(|kernel| kernel.link_by_name(Netns::Host, &name).is_ok())
+                });
+            if !taken {
+                break;
+            }
+        }
+        Err(refused.unwrap_or_else(|| Refusal::conflict("ten names for the host's end of the veth are all taken")))
+    }
+
+    fn create_dummy(&mut self, dev: Device) -> Answer<Resource<LinkHandle>> {
+        self.create(&dev, &VirtualKind::Dummy)
+    }
+
+    fn create_macvlan(
+        &mut self,
+        dev: Device,
+        parent: Resource<LinkHandle>,
+        mode: MacvlanMode,
+    ) -> Answer<Resource<LinkHandle>> {
+        let parent = self.parent(&parent)?;
+        // IFLA_MACVLAN_MODE, include/uapi/linux/if_link.h.
+        let mode = match mode {
+            MacvlanMode::Private => 1,
+            MacvlanMode::Vepa => 2,
+            MacvlanMode::Bridge => 4,
+            MacvlanMode::Passthru => 8,
+            MacvlanMode::Source => 16,
+        };
+        self.create(&dev, &VirtualKind::Macvlan { parent, mode })
+    }
+
+    fn create_ipvlan(
+        &mut self,
+        dev: Device,
+        parent: Resource<LinkHandle>,
+        mode: IpvlanMode,
+    ) -> Answer<Resource<LinkHandle>> {
+        let parent = self.parent(&parent)?;
+        let mode = match mode {
+            IpvlanMode::L2 => 0,
+            IpvlanMode::L3 => 1,
+            IpvlanMode::L3s => 2,
+        };
+        self.create(&dev, &VirtualKind::Ipvlan { parent, mode })
+    }
+
+    fn create_vlan(&mut self, dev: Device, parent: Resource<LinkHandle>, id: u16) -> Answer<Resource<LinkHandle>> {
+        let parent = self.parent(&parent)?;
+        if id > 4094 {
+            return Err(Refusal::invalid(format!("VLAN {id} is not between 0 and 4094")));
+        }
+        self.create(&dev, &VirtualKind::Vlan { parent, id })
+    }
+
+    fn create_vxlan(
+        &mut self,
+        dev: Device,
+        id: u32,
+        local: String,
+        port: u16,
+        learning: bool,
+    ) -> Answer<Resource<LinkHandle>> {
+        if id >= 1 << 24 {
+            return Err(Refusal::invalid(format!("VNI {id} has more than 24 bits")));
+        }
+        let local = parse::ip(&local)?;
+        self.create(&dev, &VirtualKind::Vxlan { id, local, port, learning })
+    }
+
+    fn create_vrf(&mut self, dev: Device, table: u32) -> Answer<Resource<LinkHandle>> {
+        self.create(&dev, &VirtualKind::Vrf { table })
+    }
+
+    fn create_tap(&mut self, _: Device, _: Vec<(String, String)>) -> Answer<Resource<LinkHandle>> {
+        Err(Refusal::unsupported("make tap devices"))
+    }
+
+    fn change(&mut self, l: Resource<LinkHandle>, c: Changes) -> Answer<()> {
+        let plugin = self.grant.plugin.clone();
+        let link = self.own(&l, "change")?;
+        let options = parse::link_options(&c.extra)?;
+        let changes = LinkChanges {
+            up: c.up,
+            mac: c.mac.as_deref().map(parse::mac).transpose()?,
+            mtu: c.mtu,
+            txqlen: c.txqlen.or(options.txqlen),
+            promisc: c.promisc,
+            allmulti: c.allmulti,
+            alias: options.alias,
+            group: options.group,
+            name: None,
+        };
+        let session = self.session()?;
+        if session.was_created(link.id) {
+            return session.change(|kernel| kernel.change_link(link.id, &changes));
+        }
+        let before = session.kernel()?.link_info(link.id)?;
+        let undo = Undo::RestoreLink {
+            side: side(link.id.netns),
+            index: link.id.index,
+            name: before.name.clone(),
+            up: changes.up.filter(|up| *up != before.up).map(|_| before.up),
+            mac: changes.mac.and(before.mac).map(|mac| mac.to_string()),
+            mtu: changes.mtu.map(|_| before.mtu),
+            txqlen: changes.txqlen.map(|_| before.txqlen),
+            promisc: changes.promisc.map(|_| before.promisc),
+            allmulti: changes.allmulti.map(|_| before.allmulti),
+            alias: changes.alias.as_ref().map(|_| before.alias.clone().unwrap_or_default()),
+            renamed_from: None,
+        };
+        session.perform(&plugin, undo, |kernel| kernel.change_link(link.id, &changes), |()| None)
+    }
+
+    fn set_master(&mut self, l: Resource<LinkHandle>, master: Option<Resource<LinkHandle>>) -> Answer<()> {
+        let plugin = self.grant.plugin.clone();
+        let link = self.own(&l, "give a master to")?;
+        let master = match &master {
+            Some(master) => Some(parse::link(&self.table, master, Right::Use, "make a port of")?.id),
+            None => None,
+        };
+        let session = self.session()?;
+        if session.was_created(link.id) {
+            return session.change(|kernel| kernel.set_master(link.id, master));
+        }
+        let before = session.kernel()?.link_info(link.id)?;
+        let undo = Undo::SetMaster {
+            side: side(link.id.netns),
+            index: link.id.index,
+            name: before.name,
+            master: before.master,
+        };
+        session.perform(&plugin, undo, |kernel| kernel.set_master(link.id, master), |()| None)
+    }
+
+    fn move_to(&mut self, l: Resource<LinkHandle>, to: Resource<NetnsHandle>, name: String) -> Answer<()> {
+        let plugin = self.grant.plugin.clone();
+        let link = self.own(&l, "move")?;
+        let to = parse::netns(&self.table, &to)?.netns;
+        let name = parse::ifname(&name)?;
+        let session = self.session()?;
+        let undo = Undo::MoveLink {
+            side: side(to),
+            name: name.clone(),
+            to: side(link.id.netns),
+            former_name: link.name.clone(),
+        };
+        let id = session.perform(&plugin, undo, |kernel| kernel.move_link(link.id, to, &name), |_| None)?;
+        let handle = self.table.get_mut(&l)?;
+        handle.id = id;
+        handle.name = name;
+        Ok(())
+    }
+
+    fn remove(&mut self, l: Resource<LinkHandle>) -> Answer<()> {
+        let link = self.own(&l, "remove")?;
+        let session = self.session()?;
+        if session.subject.verb == Command::Add && !session.was_created(link.id) {
+            return Err(Refusal::denied(format!(
+                "remove {:?}: in ADD only links that this ADD made can be",
+                link.name
+            )));
+        }
+        session.change(|kernel| kernel.delete_link(link.id))?;
+        session.taken_back(|undo| match undo {
+            Undo::DeleteLink { side: at, index, name } => {
+                crate::session::netns(*at) == link.id.netns
+                    && (*index == Some(link.id.index) || (index.is_none() && *name == link.name))
+            }
+            _ => false,
+        })
+    }
+}

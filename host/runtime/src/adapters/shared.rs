@@ -1,0 +1,121 @@
+//! `shared`: what attachments of a node have in common.
+
+use super::{links, parse};
+use crate::bindings::{shared, types};
+use crate::guest::Guest;
+use crate::handles::{LinkHandle, NetnsHandle, Right};
+use crate::refusal::{Answer, Refusal};
+use crate::session::Session;
+use sandwire_kernel::{BridgeSpec, LinkChanges, LinkInfo, Netns};
+use sandwire_policy::matches_any;
+use sandwire_state::journal::Undo;
+use wasmtime::component::Resource;
+
+/// Notes what was made sure of, for people; it is never undone for one attachment.
+fn note(session: &mut Session, plugin: &str, what: String) -> Answer<()> {
+    let id = session.intend(plugin, &Undo::Shared { what })?;
+    session.done(id, None)
+}
+
+impl Guest {
+    /// A bridge that policy lets the guest change, fresh from the kernel.
+    fn shared_bridge(&mut self, l: &Resource<LinkHandle>, what: &str) -> Answer<LinkInfo> {
+        let link = parse::link(&self.table, l, Right::Change, what)?;
+        let info = self.session()?.kernel()?.link_info(link.id)?;
+        // Physical devices and other pods' links are not what attachments share, whatever a wide pattern says. The
+        // veth of a bridge's VLAN is.
+        if link.right == Right::Change && info.kind != "bridge" && !is_vlan_port(&info) {
+            return Err(Refusal::denied(format!("{what} {:?}: it is no bridge", info.name)));
+        }
+        Ok(info)
+    }
+}
+
+fn is_vlan_port(info: &LinkInfo) -> bool {
+    info.kind == "veth" && info.name.rsplit_once('.').is_some_and(|(_, vlan)| vlan.parse::<u16>().is_ok())
+}
+
+impl shared::Host for Guest {
+    fn ensure_bridge(&mut self, dev: shared::Device, vlan_filtering: bool) -> Answer<Resource<LinkHandle>> {
+        let plugin = self.grant.plugin.clone();
+        let spec = links::device(&self.table, &dev)?;
+        let name = spec.name.clone().unwrap_or_default();
+        if spec.netns == Netns::Host && !matches_any(&self.grant.links.change, &name) {
+            return Err(Refusal::denied(format!(
+                "make or use bridge {name:?}: to allow it add  links = {{ change = [{name:?}] }}  under [plugins.{plugin}] in {}, then run: sandwirectl apply",
+                sandwire_policy::paths::POLICY
+            )));
+        }
+        let session = self.session()?;
+        let (info, made) = session
+            .change(|kernel| sandwire_kernel::shared::ensure_bridge(kernel, &spec, &BridgeSpec { vlan_filtering }))?;
+        if made {
+            note(session, &plugin, format!("bridge {name}"))?;
+        }
+        let right = if spec.netns == Netns::Host { Right::Change } else { Right::Own };
+        Ok(self.table.push(LinkHandle { id: info.id, name: info.name, right })?)
+    }
+
+    fn ensure_address(&mut self, l: Resource<LinkHandle>, a: types::Address, force: bool) -> Answer<()> {
+        let plugin = self.grant.plugin.clone();
+        let info = self.shared_bridge(&l, "give an address to")?;
+        let spec = parse::address(&a)?;
+        let session = self.session()?;
+        if session.change(|kernel| sandwire_kernel::shared::ensure_address(kernel, &info, &spec, force))? {
+            note(session, &plugin, format!("address {} of {}", spec.address, info.name))?;
+        }
+        Ok(())
+    }
+
+    fn ensure_sysctl(&mut self, ns: Resource<NetnsHandle>, key: String, value: String) -> Answer<()> {
+        let plugin = self.grant.plugin.clone();
+        let netns = parse::netns(&self.table, &ns)?.netns;
+        parse::sysctl(&key)?;
+        let own_bridge = key
+            .split('/')
+            .nth(2)
+            .is_some_and(|name| key.contains("/conf/") && matches_any(&self.grant.links.change, name));
+        if !matches_any(&self.grant.sysctls, &key) && !own_bridge {
+            return Err(Refusal::denied(format!(
+                "set sysctl {key}: to allow it add  sysctls = [..., {key:?}]  under [plugins.{plugin}] in {}, then run: sandwirectl apply",
+                sandwire_policy::paths::POLICY
+            )));
+        }
+        let session = self.session()?;
+        if session.change(|kernel| kernel.write_sysctl(netns, &key, &value))?.is_some() {
+            note(session, &plugin, format!("sysctl {key} = {value}"))?;
+        }
+        Ok(())
+    }
+
+    fn ensure_promisc(&mut self, l: Resource<LinkHandle>, on: bool) -> Answer<()> {
+        let info = self.shared_bridge(&l, "set promiscuous mode of")?;
+        if info.promisc == on {
+            return Ok(());
+        }
+        let changes = LinkChanges { promisc: Some(on), ..LinkChanges::default() };
+        self.session()?.change(|kernel| kernel.change_link(info.id, &changes))
+    }
+
+    fn ensure_mac(&mut self, l: Resource<LinkHandle>, mac: String) -> Answer<()> {
+        let info = self.shared_bridge(&l, "set the MAC of")?;
+        let mac = parse::mac(&mac)?;
+        if info.mac == Some(mac) {
+            return Ok(());
+        }
+        self.session()?.change(|kernel| sandwire_kernel::shared::ensure_mac(kernel, &info, mac))
+    }
+
+    fn ensure_vlan_port(&mut self, bridge: Resource<LinkHandle>, vlan: u16) -> Answer<Resource<LinkHandle>> {
+        let plugin = self.grant.plugin.clone();
+        let bridge = self.shared_bridge(&bridge, "make a VLAN port of")?;
+        let name = parse::ifname(&format!("{}.{vlan}", bridge.name))?;
+        let session = self.session()?;
+        let (info, made) =
+            session.change(|kernel| sandwire_kernel::shared::ensure_vlan_port(kernel, &bridge, &name, vlan))?;
+        if made {
+            note(session, &plugin, format!("port {name} of VLAN {vlan}"))?;
+        }
+        Ok(self.table.push(LinkHandle { id: info.id, name, right: Right::Change })?)
+    }
+}

@@ -1,0 +1,56 @@
+//! `sysctl`: those of the attachment's own interfaces, and what policy lists in the container.
+
+use super::parse;
+use crate::bindings::sysctl;
+use crate::guest::Guest;
+use crate::handles::{NetnsHandle, Right};
+use crate::refusal::{Answer, Refusal};
+use crate::session::side;
+use sandwire_kernel::Netns;
+use sandwire_policy::matches_any;
+use sandwire_state::journal::Undo;
+use wasmtime::component::Resource;
+
+impl sysctl::Host for Guest {
+    fn read(&mut self, ns: Resource<NetnsHandle>, key: String) -> Answer<String> {
+        let netns = parse::netns(&self.table, &ns)?.netns;
+        parse::sysctl(&key)?;
+        Ok(self.session()?.kernel()?.read_sysctl(netns, &key)?)
+    }
+
+    fn write(&mut self, ns: Resource<NetnsHandle>, key: String, value: String) -> Answer<()> {
+        let plugin = self.grant.plugin.clone();
+        let netns = parse::netns(&self.table, &ns)?.netns;
+        if value.len() > 128 || value.chars().any(char::is_control) {
+            return Err(Refusal::invalid(format!("no value for sysctl {key}")));
+        }
+        let (session, _, grant) = self.parts()?;
+        // FAMILY/conf/INTERFACE/KEY and FAMILY/neigh/INTERFACE/KEY belong to an interface.
+        let interface = match parse::sysctl(&key)?.as_slice() {
+            [_, "conf" | "neigh", interface, _] if *interface != "all" && *interface != "default" => Some(*interface),
+            _ => None,
+        };
+        let mut made_here = false;
+        let mut allowed = netns == Netns::Container && matches_any(&grant.sysctls, &key);
+        if let Some(interface) = interface
+            && let Ok(info) = session.kernel()?.link_by_name(netns, interface)
+        {
+            allowed |= session.right(&info, grant) == Some(Right::Own);
+            made_here = session.was_created(info.id);
+        }
+        if !allowed {
+            return Err(Refusal::denied(format!(
+                "write sysctl {key} in {netns}: it is no key of the attachment's own interface, and policy does not list it under sysctls of plugin {plugin:?}"
+            )));
+        }
+        if made_here {
+            return session.change(|kernel| kernel.write_sysctl(netns, &key, &value).map(|_| ()));
+        }
+        let before = session.kernel()?.read_sysctl(netns, &key)?;
+        if before == value {
+            return Ok(());
+        }
+        let undo = Undo::RestoreSysctl { side: side(netns), key: key.clone(), value: before };
+        session.perform(&plugin, undo, |kernel| kernel.write_sysctl(netns, &key, &value).map(|_| ()), |()| None)
+    }
+}

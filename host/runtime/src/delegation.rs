@@ -1,0 +1,158 @@
+//! Delegates: another plugin for the same attachment, in this process when it is ours, by the child otherwise.
+
+use crate::native::{Found, find};
+use crate::session::Session;
+use crate::undo::{self, Fate};
+use crate::verbs;
+use sandwire_cni::{CniResult, Command, Error, NetworkConfig, Version, code};
+use sandwire_policy::{Grant, matches_any, paths};
+use sandwire_state::journal::Undo;
+
+/// Deeper than any real chain of delegates (multus, flannel, bridge, host-local), and an end to a plugin that
+/// delegates to itself.
+const DEEPEST: usize = 4;
+
+/// Runs `verb` of `plugin` with `config`; ADD's answer is the result in the newest shape.
+///
+/// # Errors
+/// The delegate's own failure, unchanged; `POLICY_DENIED`; that the plugin is not found.
+pub(crate) fn run(
+    mut session: Box<Session>,
+    parent: &Grant,
+    verb: Command,
+    plugin: &str,
+    config: &str,
+) -> (Box<Session>, Result<String, Error>) {
+    let config = match check(&session, parent, verb, plugin, config) {
+        Ok(config) => config,
+        Err(error) => return (session, Err(error)),
+    };
+    let found = match find(plugin, &session.subject.path) {
+        Ok(found) => found,
+        Err(error) => return (session, Err(error)),
+    };
+    session.depth += 1;
+    let depth = session.depth;
+    let (mut session, answer) = match found {
+        Found::Ours => in_process(session, verb, plugin, &config),
+        Found::Native(_) => {
+            let answer = native(&mut session, parent, verb, plugin, &config);
+            (session, answer)
+        }
+    };
+    session.depth = depth - 1;
+    if verb == Command::Add
+        && let Ok(text) = &answer
+        && let Ok(result) = CniResult::parse(text, Version::V110)
+    {
+        for ip in &result.ips {
+            session.remember_held(ip.address.addr());
+        }
+    }
+    (session, answer)
+}
+
+fn check(session: &Session, parent: &Grant, verb: Command, plugin: &str, config: &str) -> Result<NetworkConfig, Error> {
+    if !matches_any(&parent.delegates, plugin) {
+        return Err(Error {
+            code: code::POLICY_DENIED,
+            msg: format!("plugin {:?} may not run plugin {plugin:?} as its delegate", parent.plugin),
+            details: format!(
+                "to allow it add  delegates = [..., {plugin:?}]  under [plugins.{}] in {}, then run: sandwirectl apply",
+                parent.plugin,
+                paths::POLICY
+            ),
+        });
+    }
+    if session.depth >= DEEPEST {
+        return Err(Error::internal(format!(
+            "plugin {plugin:?} would be the delegate number {} in a row",
+            DEEPEST + 1
+        )));
+    }
+    if session.only_looks() && verb != session.subject.verb {
+        return Err(Error::internal(format!("{verb} of a delegate in {}", session.subject.verb)));
+    }
+    let config = NetworkConfig::parse(config.as_bytes(), verb)?;
+    // A plugin must not reach into another network through a native delegate's own reading of the configuration.
+    if config.name != session.subject.attachment.network {
+        return Err(Error {
+            code: code::POLICY_DENIED,
+            msg: format!("plugin {:?} may not run a delegate for another network", parent.plugin),
+            details: format!("it is called for {:?}, not for {:?}", session.subject.attachment.network, config.name),
+        });
+    }
+    Ok(config)
+}
+
+fn in_process(
+    session: Box<Session>,
+    verb: Command,
+    plugin: &str,
+    config: &NetworkConfig,
+) -> (Box<Session>, Result<String, Error>) {
+    let grant = match session.generation.grant(plugin) {
+        Ok(Some(grant)) => grant,
+        Ok(None) => return (session, Err(verbs::unknown_plugin(plugin))),
+        Err(error) => return (session, Err(error)),
+    };
+    let before = newest(&session);
+    // In DEL of a parent the delegate is asked to DEL, and so on: the verb of the whole call decides what the journal
+    // does, so a DEL of a delegate within ADD (a guest's own clean-up) is one whose effects need no undo.
+    let (mut session, answer) = verbs::guest(session, grant, verb, config);
+    if verb == Command::Add && answer.is_err() {
+        // The parent may go on without it: what the delegate did must not stay until the parent's own end.
+        for fate in undo::sweep(&mut session, |entry| entry.id > before) {
+            if let Fate::Failed(text) | Fate::Later(text) = fate {
+                crate::log::note("error", &format!("after the failed ADD of delegate {plugin:?}: {text}"));
+            }
+        }
+    }
+    (session, answer)
+}
+
+fn newest(session: &Session) -> u64 {
+    session.newest_entry()
+}
+
+fn native(
+    session: &mut Session,
+    parent: &Grant,
+    verb: Command,
+    plugin: &str,
+    config: &NetworkConfig,
+) -> Result<String, Error> {
+    if !matches_any(&parent.native_delegates, plugin) {
+        return Err(Error {
+            code: code::POLICY_DENIED,
+            msg: format!("plugin {:?} may not execute the native plugin {plugin:?}", parent.plugin),
+            details: format!(
+                "a native plugin can do anything to the node; to allow it add  native_delegates = [..., {plugin:?}]  under [plugins.{}] in {}, then run: sandwirectl apply",
+                parent.plugin,
+                paths::POLICY
+            ),
+        });
+    }
+    let ifname = session.subject.attachment.ifname.clone();
+    let text = config.text().to_owned();
+    let undo = Undo::Delegate { plugin: plugin.to_owned(), config: text.clone(), ifname: ifname.clone() };
+    let intent = match verb {
+        Command::Add => session.intend(&parent.plugin, &undo).map_err(|e| Error::internal(e.text()))?,
+        _ => None,
+    };
+    let deadline = session.deadline;
+    let Some(runner) = &mut session.native else {
+        return Err(Error::internal(format!(
+            "native plugin {plugin:?} can't be executed any more: only the one that \"ipam\" names in the configuration can"
+        )));
+    };
+    let stdout = runner.run(plugin, &verb.to_string(), &ifname, &text, &deadline)?;
+    session.done(intent, None).map_err(|e| Error::internal(e.text()))?;
+    if verb == Command::Del {
+        let _ = session.taken_back(|undo| matches!(undo, Undo::Delegate { plugin: name, .. } if name == plugin));
+    }
+    if verb != Command::Add {
+        return Ok(String::new());
+    }
+    CniResult::parse(&stdout, config.version)?.to_json(Version::V110)
+}

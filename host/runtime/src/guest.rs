@@ -1,0 +1,208 @@
+//! One component for one call: its limits, its store, its exports.
+
+use crate::bindings::types;
+use crate::imports;
+use crate::session::Session;
+use sandwire_cni::{Error, code};
+use sandwire_policy::Grant;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use wasmtime::component::{Component, ComponentExportIndex, ComponentNamedList, Lift, Lower, ResourceTable};
+use wasmtime::{Store, StoreLimits, StoreLimitsBuilder};
+use wasmtime_wasi::p2::pipe::MemoryOutputPipe;
+use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
+
+/// What a store holds: the session, while this guest runs in it, and what is this guest's alone.
+pub(crate) struct Guest {
+    session: Option<Box<Session>>,
+    /// What it may do.
+    pub(crate) grant: Arc<Grant>,
+    /// Its handles.
+    pub(crate) table: ResourceTable,
+    /// Bytes it has logged.
+    pub(crate) logged: usize,
+    limits: StoreLimits,
+    wasi: Option<(WasiCtx, MemoryOutputPipe)>,
+}
+
+impl Guest {
+    /// The session.
+    ///
+    /// # Errors
+    /// A trap: a guest that runs has it, and one whose delegate runs is not running.
+    pub(crate) fn session(&mut self) -> wasmtime::Result<&mut Session> {
+        self.session.as_deref_mut().ok_or_else(|| wasmtime::format_err!("the session is with a delegate"))
+    }
+
+    /// Session, handles and grant at once.
+    ///
+    /// # Errors
+    /// As `session`.
+    pub(crate) fn parts(&mut self) -> wasmtime::Result<(&mut Session, &mut ResourceTable, &Grant)> {
+        let session =
+            self.session.as_deref_mut().ok_or_else(|| wasmtime::format_err!("the session is with a delegate"))?;
+        Ok((session, &mut self.table, &self.grant))
+    }
+
+    /// Gives the session to a delegate and takes it back, with the delegate's answer.
+    ///
+    /// # Errors
+    /// As `session`.
+    pub(crate) fn lend<T>(
+        &mut self,
+        to: impl FnOnce(Box<Session>, &Grant) -> (Box<Session>, T),
+    ) -> wasmtime::Result<T> {
+        let session = self.session.take().ok_or_else(|| wasmtime::format_err!("the session is with a delegate"))?;
+        let (session, answer) = to(session, &self.grant);
+        self.session = Some(session);
+        Ok(answer)
+    }
+}
+
+impl WasiView for Guest {
+    // A context without preopened directories, sockets, arguments and environment: only clocks, random numbers and an
+    // output that ends in the log. The result alone goes to stdout.
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        let capacity = self.grant.limits.log_bytes;
+        let (ctx, _) = self.wasi.get_or_insert_with(|| {
+            let output = MemoryOutputPipe::new(capacity);
+            (WasiCtxBuilder::new().stdout(output.clone()).stderr(output.clone()).build(), output)
+        });
+        WasiCtxView { ctx, table: &mut self.table }
+    }
+}
+
+/// Calls `function` of the exported interface; `None` when the component does not export it.
+///
+/// The session comes back whatever happens, so that its journal can be swept: a guest's trap and a panic of a host
+/// function end the guest, not the call.
+///
+/// # Errors
+/// Codes `COMPONENT_*`, `POLICY_DENIED`, `GUEST_TRAPPED`, `DEADLINE`, `LIMIT`, and the guest's own failure.
+pub(crate) fn call<P, R>(
+    session: Box<Session>,
+    grant: Grant,
+    interface: &str,
+    function: &str,
+    parameters: P,
+) -> (Box<Session>, Result<Option<R>, Error>)
+where
+    P: ComponentNamedList + Lower,
+    R: Lift + 'static,
+    (Result<R, types::Failure>,): ComponentNamedList + Lift,
+{
+    let engine = session.engine.clone();
+    let found = session.generation.component(&engine, &grant).and_then(|component| {
+        let export = export(&engine, &component, interface, function);
+        Ok((imports::link(&engine, &component, &grant)?, component, export))
+    });
+    let (linker, component, export) = match found {
+        Ok((linker, component, Some(export))) => (linker, component, export),
+        Ok((_, _, None)) => return (session, Ok(None)),
+        Err(error) => return (session, Err(error)),
+    };
+    let mut store = Store::new(&engine, guest(session, grant));
+    store.limiter(|guest| &mut guest.limits);
+    store.set_hostcall_fuel(store.data().grant.limits.hostcall_bytes);
+    // Any signal that ends the call increments the epoch once.
+    store.set_epoch_deadline(1);
+    store.epoch_deadline_trap();
+
+    let outcome = catch_unwind(AssertUnwindSafe(|| {
+        let instance = linker.instantiate(&mut store, &component)?;
+        let function = instance.get_typed_func::<P, (Result<R, types::Failure>,)>(&mut store, &export)?;
+        function.call(&mut store, parameters)
+    }));
+    let guest = store.into_data();
+    finish(guest, outcome)
+}
+
+fn guest(session: Box<Session>, grant: Grant) -> Guest {
+    let limits = StoreLimitsBuilder::new()
+        .memory_size(grant.limits.memory_bytes)
+        .table_elements(grant.limits.table_elements)
+        .instances(grant.limits.instances)
+        .memories(grant.limits.instances)
+        .tables(grant.limits.instances)
+        .trap_on_grow_failure(true)
+        .build();
+    let mut table = ResourceTable::new();
+    table.set_max_capacity(grant.limits.handles);
+    Guest { session: Some(session), grant: Arc::new(grant), table, logged: 0, limits, wasi: None }
+}
+
+type Outcome<R> = std::thread::Result<wasmtime::Result<(Result<R, types::Failure>,)>>;
+
+fn finish<R>(mut guest: Guest, outcome: Outcome<R>) -> (Box<Session>, Result<Option<R>, Error>) {
+    if let Some((_, output)) = guest.wasi.take() {
+        for line in String::from_utf8_lossy(&output.contents()).lines() {
+            crate::log::line(&mut guest, "info", "stdout", line);
+        }
+    }
+    let plugin = guest.grant.plugin.clone();
+    let Some(session) = guest.session.take() else {
+        // Only a panic inside a delegate's host function could leave it there; without a session there is nothing to
+        // undo from, and the journal on disk is swept by the next call.
+        crate::log::fatal(&format!("plugin {plugin:?}: the session was lost"));
+    };
+    let result = match outcome {
+        Ok(Ok((Ok(answer),))) => Ok(Some(answer)),
+        Ok(Ok((Err(failure),))) => Err(Error {
+            // 0 is no error code (specification, section "Error"): a guest that says so has failed all the same.
+            code: if failure.code == 0 { code::INTERNAL } else { failure.code },
+            msg: failure.msg,
+            details: failure.details,
+        }),
+        Ok(Err(trap)) => Err(trapped(&plugin, &session, &trap)),
+        Err(_) => Err(Error {
+            code: code::INTERNAL,
+            msg: format!("sandwire failed while it did something for plugin {plugin:?}"),
+            details: "this is a bug of sandwire; the message of the failure is in the log (stderr)".into(),
+        }),
+    };
+    (session, result)
+}
+
+/// What a trap means to an operator.
+fn trapped(plugin: &str, session: &Session, trap: &wasmtime::Error) -> Error {
+    if let Some(reason) = session.deadline.reason() {
+        return Error {
+            code: code::DEADLINE,
+            msg: format!("plugin {plugin:?} {reason}"),
+            details: "everything it had done is being undone; the limit is deadline_ms in its policy".into(),
+        };
+    }
+    let text = format!("{trap:#}");
+    // wasmtime has no type for these: the limiter's and the fuel's texts are all there is.
+    let limit =
+        ["memory minimum size", "forcing trap when growing", "too many", "fuel", "count too high", "table full"]
+            .iter()
+            .any(|part| text.contains(part))
+            || trap.downcast_ref::<wasmtime::component::ResourceTableError>().is_some();
+    if limit {
+        return Error {
+            code: code::LIMIT,
+            msg: format!("plugin {plugin:?} used more than its policy allows"),
+            details: format!("{text}; the limits are memory_mib, handles and hostcall_bytes in its policy"),
+        };
+    }
+    Error {
+        code: code::GUEST_TRAPPED,
+        msg: format!("plugin {plugin:?} crashed"),
+        details: format!("{text}; this is a bug of the plugin, and nothing outside of its sandbox was affected"),
+    }
+}
+
+/// The function of an exported interface, of whatever 0.1.x the component was built against.
+fn export(
+    engine: &wasmtime::Engine,
+    component: &Component,
+    interface: &str,
+    function: &str,
+) -> Option<ComponentExportIndex> {
+    let prefix = format!("{}{interface}@0.1.", imports::PACKAGE);
+    let kind = component.component_type();
+    let (name, _) = kind.exports(engine).find(|(name, _)| name.starts_with(&prefix))?;
+    let instance = component.get_export_index(None, name)?;
+    component.get_export_index(Some(&instance), function)
+}

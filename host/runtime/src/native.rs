@@ -1,0 +1,218 @@
+//! Plugins that are not ours, as delegates: executed by a child that was forked before privilege was dropped.
+//!
+//! The child has the privilege that such a plugin needs, so it takes no orders beyond "run this type with this verb and
+//! this configuration", and checks the type against policy itself: after a break-out from the sandbox this process must
+//! not be a way to run anything else.
+#![allow(unsafe_code)]
+
+use crate::deadline::Deadline;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::unistd::{ForkResult, Pid};
+use sandwire_cni::{Error, code};
+use sandwire_policy::matches_any;
+use serde::{Deserialize, Serialize};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+#[derive(Serialize, Deserialize)]
+struct Order {
+    plugin: String,
+    verb: String,
+    ifname: String,
+    config: String,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Report {
+    ok: bool,
+    stdout: String,
+    fault: String,
+}
+
+/// What a type is on this node.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Found {
+    /// A link to this very binary: runs in this process.
+    Ours,
+    /// Another program.
+    Native(PathBuf),
+}
+
+/// Looks a plugin type up as the specification says (section 4): the first regular file of that name in CNI_PATH.
+///
+/// # Errors
+/// The reference's text when there is none.
+pub(crate) fn find(plugin: &str, path: &[PathBuf]) -> Result<Found, Error> {
+    let quoted: Vec<String> = path.iter().map(|p| p.display().to_string()).collect();
+    let missing = || Error::internal(format!("failed to find plugin {plugin:?} in path [{}]", quoted.join(" ")));
+    if plugin.is_empty() || plugin.contains('/') || plugin == "." || plugin == ".." {
+        return Err(Error::internal(format!("invalid plugin name: {plugin}")));
+    }
+    for directory in path {
+        let file = directory.join(plugin);
+        let Ok(meta) = std::fs::metadata(&file) else { continue };
+        if !meta.is_file() {
+            continue;
+        }
+        return Ok(if is_this_program(&meta) { Found::Ours } else { Found::Native(file) });
+    }
+    Err(missing())
+}
+
+fn is_this_program(meta: &std::fs::Metadata) -> bool {
+    std::fs::metadata("/proc/self/exe").is_ok_and(|own| own.dev() == meta.dev() && own.ino() == meta.ino())
+}
+
+/// The parent's end of the child.
+#[derive(Debug)]
+pub(crate) struct NativeRunner {
+    socket: BufReader<UnixStream>,
+    child: Pid,
+}
+
+impl NativeRunner {
+    /// Forks the child. `allowed` are policy's patterns, `environment` what the runtime gave this process.
+    ///
+    /// # Errors
+    /// Code `IO`.
+    pub(crate) fn fork(allowed: &[String], path: &[PathBuf], environment: &[(String, String)]) -> Result<Self, Error> {
+        let failed = |e: String| Error {
+            code: code::IO,
+            msg: "could not start the child for native plugins".into(),
+            details: e,
+        };
+        let (ours, theirs) = UnixStream::pair().map_err(|e| failed(e.to_string()))?;
+        // SAFETY: this process has one thread (sandwire starts none), so the child may allocate and use std.
+        match unsafe { nix::unistd::fork() }.map_err(|e| failed(e.desc().to_owned()))? {
+            ForkResult::Parent { child } => Ok(Self { socket: BufReader::new(ours), child }),
+            ForkResult::Child => {
+                drop(ours);
+                // A group of its own, so that a delegate that hangs can be ended together with what it started.
+                let _ = nix::unistd::setpgid(Pid::from_raw(0), Pid::from_raw(0));
+                serve(theirs, allowed, path, environment);
+                // SAFETY: ends without running the parent's exit handlers.
+                unsafe { libc::_exit(0) }
+            }
+        }
+    }
+
+    /// Runs one verb of one plugin; its stdout.
+    ///
+    /// # Errors
+    /// The plugin's own error object, unchanged; or why it gave none.
+    pub(crate) fn run(
+        &mut self,
+        plugin: &str,
+        verb: &str,
+        ifname: &str,
+        config: &str,
+        deadline: &Deadline,
+    ) -> Result<String, Error> {
+        let broken = |e: String| Error::internal(format!("could not run native plugin {plugin:?}: {e}"));
+        let order = Order { plugin: plugin.into(), verb: verb.into(), ifname: ifname.into(), config: config.into() };
+        let mut line = serde_json::to_string(&order).map_err(|e| broken(e.to_string()))?;
+        line.push('\n');
+        self.socket.get_mut().write_all(line.as_bytes()).map_err(|e| broken(e.to_string()))?;
+        let until = Instant::now() + deadline.left().max(Duration::from_secs(5));
+        self.wait(until).map_err(|why| {
+            // The group: the child and the plugin that hangs. Whatever the plugin had done is its DEL's to undo.
+            let _ = nix::sys::signal::killpg(self.child, nix::sys::signal::Signal::SIGKILL);
+            Error { code: code::DEADLINE, msg: format!("native plugin {plugin:?} {why}"), details: String::new() }
+        })?;
+        let mut answer = String::new();
+        self.socket.read_line(&mut answer).map_err(|e| broken(e.to_string()))?;
+        let report: Report =
+            serde_json::from_str(&answer).map_err(|_| broken("its runner ended without an answer".into()))?;
+        if !report.fault.is_empty() {
+            return Err(broken(report.fault));
+        }
+        if report.ok {
+            return Ok(report.stdout);
+        }
+        Err(serde_json::from_str(&report.stdout).unwrap_or_else(|_| {
+            broken(match report.stdout.trim() {
+                "" => "it failed without a message".to_owned(),
+                text => text.to_owned(),
+            })
+        }))
+    }
+
+    fn wait(&self, until: Instant) -> Result<(), String> {
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err("did not finish in time".into());
+            }
+            let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+            let mut fds = [PollFd::new(self.socket.get_ref().as_fd(), PollFlags::POLLIN)];
+            match poll(&mut fds, timeout) {
+                Ok(0) | Err(nix::errno::Errno::EINTR) if !Deadline::interrupted() => {}
+                Ok(0) | Err(_) => return Err("was interrupted".into()),
+                Ok(_) => return Ok(()),
+            }
+        }
+    }
+}
+
+fn serve(socket: UnixStream, allowed: &[String], path: &[PathBuf], environment: &[(String, String)]) {
+    let Ok(mut out) = socket.try_clone() else { return };
+    for line in BufReader::new(socket).lines() {
+        let Ok(Ok(order)) = line.map(|line| serde_json::from_str::<Order>(&line)) else { return };
+        let report = match execute(&order, allowed, path, environment) {
+            Ok(report) => report,
+            Err(fault) => Report { ok: false, stdout: String::new(), fault },
+        };
+        let Ok(mut text) = serde_json::to_string(&report) else { return };
+        text.push('\n');
+        if out.write_all(text.as_bytes()).is_err() {
+            return;
+        }
+    }
+}
+
+fn execute(
+    order: &Order,
+    allowed: &[String],
+    path: &[PathBuf],
+    environment: &[(String, String)],
+) -> Result<Report, String> {
+    if !matches_any(allowed, &order.plugin) {
+        return Err("policy does not list it under native_delegates".into());
+    }
+    let file = match find(&order.plugin, path) {
+        Ok(Found::Native(file)) => file,
+        Ok(Found::Ours) => return Err("it is not native".into()),
+        Err(error) => return Err(error.msg),
+    };
+    let (stdout, ok) = run_once(&file, order, environment).map_err(|e| format!("{}: {e}", file.display()))?;
+    Ok(Report { ok, stdout, fault: String::new() })
+}
+
+fn run_once(file: &Path, order: &Order, environment: &[(String, String)]) -> std::io::Result<(String, bool)> {
+    let mut child = Command::new(file)
+        .arg0(file)
+        .env_clear()
+        .envs(environment.iter().map(|(k, v)| (k, v)))
+        .env("CNI_COMMAND", &order.verb)
+        .env("CNI_IFNAME", &order.ifname)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::inherit())
+        .spawn()?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // A plugin may answer without reading all of it.
+        let _ = stdin.write_all(order.config.as_bytes());
+    }
+    let mut text = String::new();
+    if let Some(stdout) = child.stdout.take() {
+        // A result is small; a plugin that writes without end must not fill our memory.
+        stdout.take(4 << 20).read_to_string(&mut text)?;
+    }
+    Ok((text, child.wait()?.success()))
+}

@@ -1,0 +1,352 @@
+//! One CNI call: whose it is, what it may reach, and [`Session::perform`], the only way by which a guest changes the node.
+//!
+//! A session outlives the guests that run in it: an in-process delegate gets the same one, so that its operations are in
+//! the same journal and are undone together with its parent's.
+
+use crate::deadline::Deadline;
+use crate::handles::Right;
+use crate::native::NativeRunner;
+use crate::refusal::{Answer, Refusal};
+use crate::store::Generation;
+use ipnet::IpNet;
+use sandwire_cni::{CniResult, Command};
+use sandwire_kernel::{Kernel, KernelError, LinkId, LinkInfo, Netns, Outcome};
+use sandwire_policy::{Grant, matches_any};
+use sandwire_state::journal::{Attachment, Journal, Side, State, Undo};
+use std::net::IpAddr;
+use wasmtime::Engine;
+
+/// What a call is about, from the environment and the configuration.
+#[derive(Debug, Clone)]
+pub(crate) struct Subject {
+    /// ADD, DEL ...
+    pub(crate) verb: Command,
+    /// The plugin the runtime called; delegates have their own name.
+    pub(crate) plugin: String,
+    /// Whose. Empty container id and interface in GC and STATUS.
+    pub(crate) attachment: Attachment,
+    /// CNI_NETNS as it was given: text for results, never opened again.
+    pub(crate) sandbox: String,
+    /// CNI_ARGS, split.
+    pub(crate) args: Vec<(String, String)>,
+    /// CNI_PATH, split.
+    pub(crate) path: Vec<std::path::PathBuf>,
+}
+
+/// See the module.
+pub(crate) struct Session {
+    /// What the call is about.
+    pub(crate) subject: Subject,
+    /// prevResult in the newest shape.
+    pub(crate) prev_result: Option<CniResult>,
+    /// The sandbox.
+    pub(crate) engine: Engine,
+    /// The compiled plugins and grants that this call sees.
+    pub(crate) generation: Generation,
+    /// When the call has to be over.
+    pub(crate) deadline: Deadline,
+    /// The child that may execute native delegates; none when no such delegate is named.
+    pub(crate) native: Option<NativeRunner>,
+    /// How deep in delegation.
+    pub(crate) depth: usize,
+    /// The owners to keep, in GC.
+    pub(crate) valid: Option<Vec<sandwire_state::Owner>>,
+    kernel: Option<Box<dyn Kernel + Send>>,
+    journal: Option<Journal>,
+    /// Links that this call made, both ends of a veth.
+    created: Vec<LinkId>,
+    /// Addresses that the attachment holds: what it may have routes and rules for in the host's namespace.
+    held: Vec<IpAddr>,
+}
+
+/// Where an operation is, as the journal writes it.
+pub(crate) fn side(netns: Netns) -> Side {
+    match netns {
+        Netns::Host => Side::Host,
+        Netns::Container => Side::Container,
+    }
+}
+
+/// The other way round.
+pub(crate) fn netns(side: Side) -> Netns {
+    match side {
+        Side::Host => Netns::Host,
+        Side::Container => Netns::Container,
+    }
+}
+
+impl Session {
+    /// A session that has not done anything yet.
+    #[allow(clippy::too_many_arguments, reason = "made in one place, each part of another kind")]
+    pub(crate) fn new(
+        subject: Subject,
+        prev_result: Option<CniResult>,
+        engine: Engine,
+        generation: Generation,
+        deadline: Deadline,
+        kernel: Option<Box<dyn Kernel + Send>>,
+        journal: Option<Journal>,
+        native: Option<NativeRunner>,
+    ) -> Self {
+        let held = prev_result.iter().flat_map(|result| result.ips.iter().map(|ip| ip.address.addr())).collect();
+        Self {
+            subject,
+            prev_result,
+            engine,
+            generation,
+            deadline,
+            native,
+            depth: 0,
+            valid: None,
+            kernel,
+            journal,
+            created: Vec::new(),
+            held,
+        }
+    }
+
+    /// The kernel.
+    ///
+    /// # Errors
+    /// A trap: the session was opened without namespaces because the grant of the plugin has none.
+    pub(crate) fn kernel(&mut self) -> Answer<&mut (dyn Kernel + Send + 'static)> {
+        match self.kernel.as_deref_mut() {
+            Some(kernel) => Ok(kernel),
+            None => Err(Refusal::Trap(wasmtime::format_err!("this call was opened without network namespaces"))),
+        }
+    }
+
+    /// The kernel, if the session has it.
+    pub(crate) fn kernel_if_open(&mut self) -> Option<&mut (dyn Kernel + Send + 'static)> {
+        self.kernel.as_deref_mut()
+    }
+
+    /// The journal of the attachment; none in GC and STATUS.
+    pub(crate) fn journal(&mut self) -> Option<&mut Journal> {
+        self.journal.as_mut()
+    }
+
+    /// Takes the journal away, at the end of the call.
+    pub(crate) fn take_journal(&mut self) -> Option<Journal> {
+        self.journal.take()
+    }
+
+    /// Whether this verb only looks. The host refuses every change then, whatever the guest does.
+    pub(crate) fn only_looks(&self) -> bool {
+        matches!(self.subject.verb, Command::Check | Command::Status | Command::Version)
+    }
+
+    /// Fails when this verb only looks, or the call's time is over.
+    pub(crate) fn may_change(&self) -> Answer<()> {
+        self.deadline.check()?;
+        if self.only_looks() {
+            return Err(Refusal::denied(format!("{} only looks: it may not change anything", self.subject.verb)));
+        }
+        Ok(())
+    }
+
+    /// The only way for a guest to change the kernel: verb, journal, operation, outcome.
+    ///
+    /// `known` gives a better undo when the operation's answer says more, such as an index. In ADD the intent is written
+    /// before the operation, so that whatever ends this process leaves a record of it. DEL and GC are not undone but
+    /// repeated, and write nothing.
+    ///
+    /// # Errors
+    /// The operation's, the journal's, `denied` in CHECK and STATUS.
+    pub(crate) fn perform<T>(
+        &mut self,
+        plugin: &str,
+        undo: Undo,
+        operation: impl FnOnce(&mut (dyn Kernel + Send + 'static)) -> Outcome<T>,
+        known: impl FnOnce(&T) -> Option<Undo>,
+    ) -> Answer<T> {
+        self.may_change()?;
+        let id = self.intend(plugin, &undo)?;
+        match operation(self.kernel()?) {
+            Ok(answer) => {
+                self.done(id, known(&answer).as_ref())?;
+                Ok(answer)
+            }
+            Err(error) => {
+                // A time-out may have happened all the same: it stays in the journal. Every other error means that the
+                // kernel did nothing, or that the operation took back its own half.
+                if !matches!(error, KernelError::Timeout(_)) {
+                    self.never_happened(id)?;
+                }
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Changes something that needs no undo of its own: it goes with a link that this call made, or DEL removes it.
+    ///
+    /// # Errors
+    /// As `perform`.
+    pub(crate) fn change<T>(
+        &mut self,
+        operation: impl FnOnce(&mut (dyn Kernel + Send + 'static)) -> Outcome<T>,
+    ) -> Answer<T> {
+        self.may_change()?;
+        Ok(operation(self.kernel()?)?)
+    }
+
+    /// Writes an intent; `None` outside ADD.
+    ///
+    /// # Errors
+    /// The journal's.
+    pub(crate) fn intend(&mut self, plugin: &str, undo: &Undo) -> Answer<Option<u64>> {
+        if self.subject.verb != Command::Add {
+            return Ok(None);
+        }
+        match &mut self.journal {
+            // A delegate's entries carry its parent's name before their own: the parent's DEL sweeps them.
+            Some(journal) => {
+                let tag = match plugin == self.subject.plugin {
+                    true => plugin.to_owned(),
+                    false => format!("{}/{plugin}", self.subject.plugin),
+                };
+                Ok(Some(journal.intend(&tag, undo)?))
+            }
+            None => Ok(None),
+        }
+    }
+
+    /// Writes that an intended operation happened.
+    ///
+    /// # Errors
+    /// The journal's.
+    pub(crate) fn done(&mut self, id: Option<u64>, known: Option<&Undo>) -> Answer<()> {
+        if let (Some(journal), Some(id)) = (&mut self.journal, id) {
+            journal.done(id, known)?;
+        }
+        Ok(())
+    }
+
+    /// Writes that an intended operation did not happen.
+    ///
+    /// # Errors
+    /// The journal's.
+    pub(crate) fn never_happened(&mut self, id: Option<u64>) -> Answer<()> {
+        if let (Some(journal), Some(id)) = (&mut self.journal, id) {
+            journal.undone(id)?;
+        }
+        Ok(())
+    }
+
+    /// The number of the newest entry of the journal, 0 when there is none.
+    pub(crate) fn newest_entry(&self) -> u64 {
+        self.journal.iter().flat_map(|journal| journal.pending().into_iter().map(|e| e.id).max()).max().unwrap_or(0)
+    }
+
+    /// Entries of an ADD that was started and never committed: its process was killed.
+    pub(crate) fn stale_uncommitted(&self) -> Vec<u64> {
+        self.journal.iter().flat_map(|journal| journal.uncommitted().into_iter().map(|e| e.id)).collect()
+    }
+
+    /// Turns a session of GC to one stale attachment.
+    pub(crate) fn turn_to(&mut self, attachment: Attachment, journal: Journal) {
+        self.subject.attachment = attachment;
+        self.journal = Some(journal);
+    }
+
+    /// Turns a session of GC back to the network.
+    pub(crate) fn turn_to_network(&mut self) {
+        self.journal = None;
+        self.subject.attachment.container_id.clear();
+        self.subject.attachment.ifname.clear();
+    }
+
+    /// The end of the call: what is slow to close is left to a helper.
+    pub(crate) fn finish(&mut self) {
+        if let Some(kernel) = &mut self.kernel {
+            kernel.finish();
+        }
+    }
+
+    /// Marks as undone what a guest took back by itself, so that the sweep has nothing to do for it.
+    ///
+    /// # Errors
+    /// The journal's.
+    pub(crate) fn taken_back(&mut self, which: impl Fn(&Undo) -> bool) -> Answer<()> {
+        if let Some(journal) = &mut self.journal {
+            let ids: Vec<u64> = journal.pending().iter().filter(|entry| which(&entry.undo)).map(|e| e.id).collect();
+            for id in ids {
+                journal.undone(id)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A link that this call made: nothing on it needs an undo of its own.
+    pub(crate) fn remember_created(&mut self, link: LinkId) {
+        self.created.push(link);
+    }
+
+    /// Whether this call made the link.
+    pub(crate) fn was_created(&self, link: LinkId) -> bool {
+        self.created.contains(&link)
+    }
+
+    /// An address that the attachment holds now.
+    pub(crate) fn remember_held(&mut self, address: IpAddr) {
+        if !self.held.contains(&address) {
+            self.held.push(address);
+        }
+    }
+
+    /// Whether the attachment holds the address: it has leased it, a delegate gave it, or it is in prevResult.
+    /// Without this rule a plugin could route or masquerade somebody else's traffic.
+    ///
+    /// # Errors
+    /// `denied`.
+    pub(crate) fn must_hold(&self, address: IpAddr, what: &str) -> Answer<()> {
+        if self.held.contains(&address) {
+            return Ok(());
+        }
+        Err(Refusal::denied(format!(
+            "{what} for {address}: the attachment does not hold that address (it holds what address management gave it and what prevResult lists)"
+        )))
+    }
+
+    /// The same for a destination: one address that is held.
+    ///
+    /// # Errors
+    /// `denied`.
+    pub(crate) fn must_hold_route(&self, destination: IpNet) -> Answer<()> {
+        if destination.prefix_len() != destination.max_prefix_len() {
+            return Err(Refusal::denied(format!(
+                "a route of the host to {destination}: only to single addresses of the attachment"
+            )));
+        }
+        self.must_hold(destination.addr(), "a route of the host")
+    }
+
+    /// What a guest may do with a link; `None` when it may not even know of it.
+    pub(crate) fn right(&self, info: &LinkInfo, grant: &Grant) -> Option<Right> {
+        if self.was_created(info.id) {
+            return Some(Right::Own);
+        }
+        match info.id.netns {
+            // Other interfaces of the pod belong to other attachments: to be seen, not to be touched.
+            Netns::Container => {
+                let own = info.name == self.subject.attachment.ifname || info.loopback || self.in_journal(info);
+                Some(if own { Right::Own } else { Right::See })
+            }
+            Netns::Host if self.in_journal(info) => Some(Right::Own),
+            Netns::Host if matches_any(&grant.links.change, &info.name) => Some(Right::Change),
+            Netns::Host if matches_any(&grant.links.use_, &info.name) => Some(Right::Use),
+            Netns::Host if matches_any(&grant.links.see, &info.name) => Some(Right::See),
+            Netns::Host => None,
+        }
+    }
+
+    fn in_journal(&self, info: &LinkInfo) -> bool {
+        let Some(journal) = &self.journal else { return false };
+        journal.pending().iter().any(|entry| match &entry.undo {
+            Undo::DeleteLink { side: at, index: Some(index), .. } => {
+                netns(*at) == info.id.netns && *index == info.id.index && entry.state != State::Intended
+            }
+            _ => false,
+        })
+    }
+}

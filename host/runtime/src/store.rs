@@ -1,0 +1,146 @@
+//! The active generation: grants and compiled components, as `sandwirectl apply` left them.
+//!
+//! A compiled component is native code: wasmtime checks its header and then trusts every byte. So it is treated as an
+//! executable: root's, not writable by others, opened once, checked on the open file, and mapped through that file.
+#![allow(unsafe_code)]
+
+use nix::fcntl::{OFlag, open, openat};
+use nix::sys::stat::{Mode, SFlag, fstat};
+use sandwire_cni::{Error, code};
+use sandwire_policy::{Grant, paths};
+use std::io::Read;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
+use wasmtime::Engine;
+use wasmtime::component::Component;
+
+/// The directory of the active generation, held open: a call sees this one or the next, never a mix, even if
+/// `sandwirectl apply` switches while it runs.
+#[derive(Debug, Clone)]
+pub(crate) struct Generation {
+    directory: Arc<OwnedFd>,
+}
+
+fn error(code: u32, msg: String, details: impl Into<String>) -> Error {
+    Error { code, msg, details: details.into() }
+}
+
+/// Checks that only root could have written what is behind an open file.
+fn trusted(file: &OwnedFd, kind: SFlag, what: &str) -> Result<nix::sys::stat::FileStat, Error> {
+    let stat = fstat(file).map_err(|e| error(code::IO, format!("could not look at {what}"), e.desc()))?;
+    let refuse = |why: String| {
+        Err(error(
+            code::COMPONENT_UNTRUSTED,
+            format!("{what} can't be trusted: {why}"),
+            "whoever can write it can run any code as root; find out who changed it, then run: sandwirectl apply",
+        ))
+    };
+    if stat.st_mode & SFlag::S_IFMT.bits() != kind.bits() {
+        return refuse("it is not of the right kind (a link or special file is in its place)".into());
+    }
+    if stat.st_uid != 0 {
+        return refuse(format!("it belongs to user {}, not to root", stat.st_uid));
+    }
+    if stat.st_mode & 0o022 != 0 {
+        return refuse(format!("its mode {:04o} lets others write it", stat.st_mode & 0o7777));
+    }
+    Ok(stat)
+}
+
+impl Generation {
+    /// Opens the active generation.
+    ///
+    /// # Errors
+    /// Code `NOT_INSTALLED` when there is none, `COMPONENT_UNTRUSTED` when others than root can write it.
+    pub(crate) fn active() -> Result<Self, Error> {
+        let flags = OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let directory = open(paths::ACTIVE, flags, Mode::empty()).map_err(|e| {
+            error(
+                code::NOT_INSTALLED,
+                format!("no plugins are installed for sandwire: could not open {:?}", paths::ACTIVE),
+                format!("{}; run: sandwirectl install", e.desc()),
+            )
+        })?;
+        trusted(&directory, SFlag::S_IFDIR, "the directory of compiled components")?;
+        Ok(Self { directory: Arc::new(directory) })
+    }
+
+    fn open_file(&self, name: &str) -> nix::Result<OwnedFd> {
+        openat(
+            &*self.directory,
+            name,
+            OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK,
+            Mode::empty(),
+        )
+    }
+
+    /// The grant of a plugin; `None` when the generation has no plugin of this name.
+    ///
+    /// # Errors
+    /// When it can't be read or trusted.
+    pub(crate) fn grant(&self, plugin: &str) -> Result<Option<Grant>, Error> {
+        if plugin.is_empty() || plugin.contains('/') {
+            return Ok(None);
+        }
+        let what = format!("the compiled policy of plugin {plugin:?}");
+        let file = match self.open_file(&format!("{plugin}.json")) {
+            Ok(file) => file,
+            Err(nix::errno::Errno::ENOENT) => return Ok(None),
+            Err(e) => return Err(error(code::COMPONENT_UNTRUSTED, format!("could not open {what}"), e.desc())),
+        };
+        trusted(&file, SFlag::S_IFREG, &what)?;
+        let mut text = String::new();
+        std::fs::File::from(file)
+            .read_to_string(&mut text)
+            .map_err(|e| error(code::IO, format!("could not read {what}"), e.to_string()))?;
+        let grant: Grant = serde_json::from_str(&text).map_err(|e| {
+            error(
+                code::COMPONENT_STALE,
+                format!("{what} was made by another release of sandwire"),
+                format!("{e}; run: sandwirectl apply"),
+            )
+        })?;
+        if let Some(why) = &grant.refused {
+            return Err(error(code::POLICY_DENIED, format!("plugin {plugin:?} may not run on this node"), why));
+        }
+        Ok(Some(grant))
+    }
+
+    /// Maps the compiled component of a grant.
+    ///
+    /// # Errors
+    /// Codes `COMPONENT_MISSING`, `COMPONENT_UNTRUSTED`, `COMPONENT_STALE`.
+    pub(crate) fn component(&self, engine: &Engine, grant: &Grant) -> Result<Component, Error> {
+        let what = format!("the compiled component of plugin {:?}", grant.plugin);
+        if grant.compiled.contains('/') {
+            return Err(error(code::COMPONENT_UNTRUSTED, format!("{what} has a path for a name"), ""));
+        }
+        let file = self.open_file(&grant.compiled).map_err(|e| {
+            let code = if e == nix::errno::Errno::ENOENT { code::COMPONENT_MISSING } else { code::COMPONENT_UNTRUSTED };
+            error(
+                code,
+                format!("could not open {what}"),
+                format!("{}: {}; run: sandwirectl apply", grant.compiled, e.desc()),
+            )
+        })?;
+        let stat = trusted(&file, SFlag::S_IFREG, &what)?;
+        if stat.st_nlink != 1 {
+            return Err(error(
+                code::COMPONENT_UNTRUSTED,
+                format!("{what} can't be trusted: it has {} names", stat.st_nlink),
+                "run: sandwirectl apply",
+            ));
+        }
+        let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+        // SAFETY: deserialize_file maps native code. The file is a regular one of root's in a directory of root's, neither
+        // writable by anyone else, checked on this very descriptor; `sandwirectl apply` writes such files once, complete,
+        // under a name that is never written again.
+        unsafe { Component::deserialize_file(engine, &path) }.map_err(|e| {
+            error(
+                code::COMPONENT_STALE,
+                format!("{what} does not fit this sandwire"),
+                format!("{e:#} (it is damaged, or was compiled by another release or on another machine); run: sandwirectl apply"),
+            )
+        })
+    }
+}

@@ -1,0 +1,217 @@
+//! Takes operations back, from what the journal says of them. Data in, no guest involved.
+
+use crate::endpoint;
+use crate::refusal::Refusal;
+use crate::session::{Session, netns};
+use sandwire_kernel::{KernelError, LinkChanges, LinkId, Netns, RouteSpec, Rule, RuleOwner};
+use sandwire_policy::{Endpoint, paths};
+use sandwire_state::journal::{Entry, Undo};
+use sandwire_state::{StateError, kv, leases};
+use std::path::Path;
+
+/// What became of an undo.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// It is undone, or there was nothing to undo.
+    Undone,
+    /// It can't be done now and is kept: the agent is down. The next call or `sandwirectl repair` does it.
+    Later(String),
+    /// It failed; something of ours may still be there.
+    Failed(String),
+}
+
+/// Takes back every entry that `which` accepts, newest first, going on past failures; what is left, as text.
+pub(crate) fn sweep(session: &mut Session, which: impl Fn(&Entry) -> bool) -> Vec<Fate> {
+    let Some(journal) = session.journal() else { return Vec::new() };
+    let mut entries: Vec<Entry> = journal.pending().into_iter().filter(|e| which(e)).cloned().collect();
+    entries.reverse();
+    let mut left = Vec::new();
+    for entry in entries {
+        let plugin = entry.plugin.rsplit('/').next().unwrap_or_default();
+        let fate = take_back(session, plugin, &entry.undo);
+        let Some(journal) = session.journal() else { break };
+        let noted = match &fate {
+            Fate::Undone => journal.undone(entry.id),
+            Fate::Later(_) | Fate::Failed(_) => journal.failed(entry.id),
+        };
+        if let Err(error) = noted {
+            crate::log::note("error", &format!("the journal could not be written: {error}"));
+        }
+        if fate != Fate::Undone {
+            left.push(fate);
+        }
+    }
+    left
+}
+
+/// Takes one operation back.
+pub(crate) fn take_back(session: &mut Session, plugin: &str, undo: &Undo) -> Fate {
+    match undo {
+        Undo::Shared { .. } => Fate::Undone,
+        Undo::ReleaseLease { directory, address } => release(session, directory, *address),
+        Undo::RemoveNote { plugin, scope, key } => remove_note(session, plugin, scope, key),
+        Undo::Call { endpoint, method, path, headers, body, done } => {
+            let call = endpoint::Call { method, path, headers, body };
+            call_back(session, plugin, endpoint, &call, done)
+        }
+        Undo::Delegate { plugin, config, ifname } => {
+            let subject = session.subject.clone();
+            let deadline = session.deadline;
+            match &mut session.native {
+                Some(native) => match native.run(plugin, "DEL", ifname, config, &deadline) {
+                    Ok(_) => Fate::Undone,
+                    Err(error) => Fate::Failed(format!("DEL of delegate {plugin:?}: {error}")),
+                },
+                None => Fate::Failed(format!(
+                    "DEL of delegate {plugin:?}: no native plugin may be executed in this {}",
+                    subject.verb
+                )),
+            }
+        }
+        _ => in_kernel(session, undo),
+    }
+}
+
+fn fate(what: &str, outcome: Result<(), KernelError>) -> Fate {
+    match outcome {
+        Ok(()) | Err(KernelError::NotFound(_)) => Fate::Undone,
+        Err(error) => Fate::Failed(format!("{what}: {error}")),
+    }
+}
+
+fn in_kernel(session: &mut Session, undo: &Undo) -> Fate {
+    let attachment = session.subject.attachment.clone();
+    let Some(kernel) = session.kernel_if_open() else {
+        return Fate::Failed(format!("{undo:?}: this call was opened without network namespaces"));
+    };
+    let at = match undo {
+        Undo::DeleteLink { side, .. }
+        | Undo::RestoreSysctl { side, .. }
+        | Undo::RestoreLink { side, .. }
+        | Undo::MoveLink { side, .. }
+        | Undo::SetMaster { side, .. }
+        | Undo::RemoveAddress { side, .. }
+        | Undo::RemoveRoute { side, .. }
+        | Undo::ClearRules { side, .. } => netns(*side),
+        _ => Netns::Host,
+    };
+    if at == Netns::Container && !kernel.has_container() {
+        // It went with its namespace.
+        return Fate::Undone;
+    }
+    match undo {
+        Undo::DeleteLink { name, index: Some(index), .. } => {
+            fate(&format!("deleting link {name:?}"), kernel.delete_link(LinkId { netns: at, index: *index }))
+        }
+        // The index was never learned: the process ended between the message and its answer. The name is a hash of the
+        // attachment; only a veth whose other end is in this very container is certainly the one that was meant.
+        Undo::DeleteLink { name, index: None, .. } => {
+            let info = match kernel.link_by_name(at, name) {
+                Ok(info) => info,
+                Err(error) => return fate(&format!("looking for link {name:?}"), Err(error)),
+            };
+            let ours = match at {
+                Netns::Container => true,
+                Netns::Host => kernel.veth_peer(info.id).is_ok_and(|peer| peer.id.netns == Netns::Container),
+            };
+            if ours { fate(&format!("deleting link {name:?}"), kernel.delete_link(info.id)) } else { Fate::Undone }
+        }
+        Undo::RestoreSysctl { key, value, .. } => {
+            fate(&format!("restoring sysctl {key}"), kernel.write_sysctl(at, key, value).map(|_| ()))
+        }
+        Undo::RestoreLink { index, name, up, mac, mtu, txqlen, promisc, allmulti, alias, renamed_from, .. } => {
+            let changes = LinkChanges {
+                up: *up,
+                mac: mac.as_deref().and_then(|text| text.parse().ok()),
+                mtu: *mtu,
+                txqlen: *txqlen,
+                promisc: *promisc,
+                allmulti: *allmulti,
+                alias: alias.clone(),
+                group: None,
+                name: renamed_from.clone(),
+            };
+            fate(&format!("restoring link {name:?}"), kernel.change_link(LinkId { netns: at, index: *index }, &changes))
+        }
+        Undo::MoveLink { name, to, former_name, .. } => {
+            let moved = kernel
+                .link_by_name(at, name)
+                .and_then(|info| kernel.move_link(info.id, netns(*to), former_name).map(|_| ()));
+            fate(&format!("moving link {name:?} back"), moved)
+        }
+        Undo::SetMaster { index, name, master, .. } => fate(
+            &format!("restoring the master of link {name:?}"),
+            kernel.set_master(LinkId { netns: at, index: *index }, master.map(|index| LinkId { netns: at, index })),
+        ),
+        Undo::RemoveAddress { index, name, address, .. } => match address.parse() {
+            Ok(address) => fate(
+                &format!("removing address {address} from {name:?}"),
+                kernel.remove_address(LinkId { netns: at, index: *index }, address),
+            ),
+            Err(_) => Fate::Failed(format!("the journal has no address: {address:?}")),
+        },
+        Undo::RemoveRoute { index, name, route, .. } => match serde_json::from_value::<RouteSpec>(route.clone()) {
+            Ok(route) => fate(
+                &format!("removing a route from {name:?}"),
+                kernel.remove_route(LinkId { netns: at, index: *index }, &route),
+            ),
+            Err(error) => Fate::Failed(format!("the journal has no route: {error}")),
+        },
+        Undo::ClearRules { plugin, rules, .. } => {
+            let owner = RuleOwner {
+                plugin: plugin.clone(),
+                network: attachment.network,
+                container_id: attachment.container_id,
+                ifname: attachment.ifname,
+            };
+            let known: Vec<Rule> = serde_json::from_value(rules.clone()).unwrap_or_default();
+            fate("removing firewall rules", kernel.clear_known_rules(at, &owner, &known))
+        }
+        other => Fate::Failed(format!("{other:?} is not the kernel's to undo")),
+    }
+}
+
+fn release(session: &Session, directory: &Path, address: Option<std::net::IpAddr>) -> Fate {
+    let owner = session.subject.attachment.owner();
+    let released = leases::Store::open(directory, Path::new(paths::LEASE_INDEX)).and_then(|mut store| match address {
+        Some(address) => store.release_address(&owner, address).map(|_| ()),
+        None => store.release(&owner).map(|_| ()),
+    });
+    match released {
+        Ok(()) | Err(StateError::NotFound(_)) => Fate::Undone,
+        Err(error) => Fate::Failed(format!("releasing leases in {}: {error}", directory.display())),
+    }
+}
+
+fn remove_note(session: &Session, plugin: &str, scope: &str, key: &str) -> Fate {
+    let attachment = &session.subject.attachment;
+    let owner = attachment.owner();
+    let owner = (scope == "attachment").then_some(&owner);
+    match kv::Notes::open(Path::new(paths::NOTES), plugin, &attachment.network, owner).remove(key) {
+        Ok(_) => Fate::Undone,
+        Err(error) => Fate::Failed(format!("removing note {key:?}: {error}")),
+    }
+}
+
+/// Sends the call that takes a call back. That the agent can't be reached is no failure: the call is kept.
+pub(crate) fn call_back(session: &Session, plugin: &str, name: &str, call: &endpoint::Call<'_>, done: &[u16]) -> Fate {
+    let endpoint: Option<Endpoint> = match session.generation.grant(plugin) {
+        Ok(grant) => grant.and_then(|grant| grant.endpoints.get(name).cloned()),
+        Err(_) => None,
+    };
+    let Some(endpoint) = endpoint else {
+        return Fate::Later(format!("policy no longer gives plugin {plugin:?} the endpoint {name:?}"));
+    };
+    match endpoint::send(name, &endpoint, call, session.deadline.left().max(std::time::Duration::from_secs(2))) {
+        Ok(reply) if (200..300).contains(&reply.status) || done.contains(&reply.status) => Fate::Undone,
+        Ok(reply) => Fate::Later(format!("agent {name:?} answered {} to {} {}", reply.status, call.method, call.path)),
+        Err(fault) => Fate::Later(fault.text().to_owned()),
+    }
+}
+
+/// The text of a refusal, for reports.
+impl From<Refusal> for Fate {
+    fn from(refusal: Refusal) -> Self {
+        Self::Failed(refusal.text())
+    }
+}

@@ -1,0 +1,444 @@
+//! ADD, DEL, CHECK, GC and STATUS of one plugin, from the checked invocation to the text for stdout.
+
+use crate::bindings::types;
+use crate::deadline::Deadline;
+use crate::engine;
+use crate::guest;
+use crate::imports;
+use crate::native::{Found, NativeRunner, find};
+use crate::privilege;
+use crate::session::{Session, Subject};
+use crate::store::Generation;
+use crate::undo::{self, Fate};
+use sandwire_cni::{CniResult, Command, Error, Invocation, NetworkConfig, Version, code};
+use sandwire_kernel::linux::{LinuxKernel, open_netns, same_netns};
+use sandwire_kernel::{Kernel, KernelError, Netns};
+use sandwire_policy::{Grant, Limits, matches_any, paths};
+use sandwire_state::journal::{Attachment, Entry, Journal, NetworkLock, Undo};
+use sandwire_state::{Owner, leases};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// A type that the active generation does not have.
+pub(crate) fn unknown_plugin(plugin: &str) -> Error {
+    Error {
+        code: code::NOT_INSTALLED,
+        msg: format!("plugin {plugin:?} is not installed for sandwire"),
+        details: format!(
+            "put its component into {}/{plugin}.wasm, give it a [plugins.{plugin}] entry in {}, then run: sandwirectl apply",
+            paths::PLUGINS,
+            paths::POLICY
+        ),
+    }
+}
+
+/// Runs one verb but VERSION; the text for stdout, empty but for ADD.
+///
+/// `environment` is what native delegates get.
+///
+/// # Errors
+/// The CNI error object to print.
+pub fn run(call: &Invocation, plugin: &str, environment: &[(String, String)]) -> Result<String, Error> {
+    let generation = Generation::active();
+    let grant = match &generation {
+        Ok(generation) => generation.grant(plugin).and_then(|found| found.ok_or_else(|| unknown_plugin(plugin))),
+        Err(error) => Err(error.clone()),
+    };
+    // DEL goes on without its plugin: the host knows what was done for the attachment.
+    if call.command != Command::Del
+        && let Err(error) = &grant
+    {
+        return Err(error.clone());
+    }
+    let limits = grant.as_ref().map(|grant| grant.limits.clone()).unwrap_or_default();
+    let deadline = arm(&limits)?;
+    let container = container(call)?;
+    let mut session = open(call, plugin, generation?, grant.as_ref().ok(), deadline, container.as_ref(), environment)?;
+    if call.command == Command::Gc {
+        return collect(session, &grant?, call).map(|()| String::new());
+    }
+    if let Some(journal) = session.journal() {
+        journal.begin(call.command.as_str(), plugin);
+    }
+    match call.command {
+        Command::Add => add(session, grant?, &call.config),
+        Command::Del => del(session, grant, &call.config).map(|()| String::new()),
+        _ => guest(session, grant?, call.command, &call.config).1,
+    }
+}
+
+fn arm(limits: &Limits) -> Result<Deadline, Error> {
+    Deadline::arm(Duration::from_millis(limits.deadline_ms)).map_err(|e| Error {
+        code: code::IO,
+        msg: "could not arm the deadline".into(),
+        details: e.to_string(),
+    })
+}
+
+/// Opens the container's namespace, before anything is done. In DEL a namespace that is gone is no error
+/// (specification, section DEL).
+fn container(call: &Invocation) -> Result<Option<OwnedFd>, Error> {
+    if !matches!(call.command, Command::Add | Command::Del | Command::Check) {
+        return Ok(None);
+    }
+    let Some(path) = &call.netns else { return Ok(None) };
+    let fd = match open_netns(path) {
+        Ok(fd) => fd,
+        Err(_) if call.command == Command::Del => return Ok(None),
+        Err(error) => {
+            return Err(Error {
+                code: code::INTERNAL,
+                msg: format!("failed to open netns {path:?}: {error}"),
+                details: String::new(),
+            });
+        }
+    };
+    // The reference compares after its plugin ran; by then the host's own interfaces are reconfigured.
+    if !call.netns_override && same_netns(fd.as_fd()).unwrap_or(false) {
+        return Err(sandwire_cni::same_netns_error());
+    }
+    Ok(Some(fd))
+}
+
+fn open(
+    call: &Invocation,
+    plugin: &str,
+    generation: Generation,
+    grant: Option<&Grant>,
+    deadline: Deadline,
+    container: Option<&OwnedFd>,
+    environment: &[(String, String)],
+) -> Result<Box<Session>, Error> {
+    let internal = |e: &dyn std::fmt::Display| Error::internal(e.to_string());
+    let attachment = Attachment {
+        network: call.config.name.clone(),
+        container_id: call.container_id.clone(),
+        ifname: call.ifname.clone(),
+    };
+    let needs_network = grant.is_none_or(imports::reaches_network);
+    let kernel: Option<Box<dyn Kernel + Send>> = match needs_network {
+        true => {
+            let mut kernel = LinuxKernel::open(container.map(AsFd::as_fd)).map_err(|e| internal(&e))?;
+            kernel.set_interrupted(Deadline::interrupted);
+            Some(Box::new(kernel))
+        }
+        false => None,
+    };
+    let journal = match call.command.has_attachment() {
+        true => Some(Journal::open(Path::new(paths::JOURNAL), &attachment).map_err(|e| busy(&deadline, &e))?),
+        false => None,
+    };
+    let path: Vec<PathBuf> = call.path.iter().map(PathBuf::from).collect();
+    let native = match grant {
+        Some(grant) if wants_native(grant, &call.config, &path, journal.as_ref()) => {
+            Some(NativeRunner::fork(&grant.native_delegates, &path, environment)?)
+        }
+        _ => None,
+    };
+    privilege::drop_to(needs_network)?;
+    let engine = engine::engine().map_err(|e| internal(&e))?;
+    Deadline::watch(&engine);
+    let prev_result = match call.config.prev_result() {
+        Ok(result) => result,
+        // A DEL must not fail for the shape of what an earlier ADD of another release answered.
+        Err(_) if call.command == Command::Del => None,
+        Err(error) => return Err(error),
+    };
+    let subject = Subject {
+        verb: call.command,
+        plugin: plugin.to_owned(),
+        attachment,
+        sandbox: call.netns.clone().unwrap_or_default(),
+        args: call.args.clone(),
+        path,
+    };
+    Ok(Box::new(Session::new(subject, prev_result, engine, generation, deadline, kernel, journal, native)))
+}
+
+fn busy(deadline: &Deadline, error: &sandwire_state::StateError) -> Error {
+    match deadline.reason() {
+        Some(reason) => Error {
+            code: code::TRY_AGAIN,
+            msg: format!("waiting for another call of this attachment: sandwire {reason}"),
+            details: error.to_string(),
+        },
+        None => Error { code: code::IO, msg: "could not open the journal".into(), details: error.to_string() },
+    }
+}
+
+/// Whether a native plugin may have to be executed: the configuration's address management is not ours, or the journal
+/// has a delegate to take back. Known before privilege is dropped; nothing else is executed afterwards.
+fn wants_native(grant: &Grant, config: &NetworkConfig, path: &[PathBuf], journal: Option<&Journal>) -> bool {
+    if grant.native_delegates.is_empty() {
+        return false;
+    }
+    let named = config.ipam_type.as_deref().is_some_and(|name| {
+        matches_any(&grant.native_delegates, name) && matches!(find(name, path), Ok(Found::Native(_)))
+    });
+    named
+        || journal
+            .is_some_and(|journal| journal.pending().iter().any(|entry| matches!(entry.undo, Undo::Delegate { .. })))
+}
+
+fn add(mut session: Box<Session>, grant: Grant, config: &NetworkConfig) -> Result<String, Error> {
+    // An ADD of this attachment that was killed: what it left is taken back before anything new is made.
+    let earlier = session.stale_uncommitted();
+    report(&undo::sweep(&mut session, |entry| earlier.contains(&entry.id)), "an earlier ADD that did not end");
+
+    let before = session.newest_entry();
+    let (mut session, answer) = guest(session, grant, Command::Add, config);
+    let finished = answer.and_then(|text| {
+        let result = CniResult::parse(&text, Version::V110).map_err(|error| {
+            Error::internal(format!("plugin {:?} returned no valid result: {error}", session.subject.plugin))
+        })?;
+        let text = result.to_json(config.version)?;
+        if let Some(signal) = session.deadline.reason() {
+            return Err(Error { code: code::DEADLINE, msg: format!("sandwire {signal}"), details: String::new() });
+        }
+        let facts = serde_json::json!({
+            "netns": session.subject.sandbox,
+            "result": serde_json::to_value(&result).unwrap_or_default(),
+        });
+        if let Some(journal) = session.journal() {
+            journal.commit(&facts).map_err(|e| Error::internal(format!("the journal could not be written: {e}")))?;
+        }
+        Ok(text)
+    });
+    if let Err(mut error) = finished {
+        session.deadline.begin_undo();
+        let left = undo::sweep(&mut session, |entry| entry.id > before);
+        forget_empty(&mut session);
+        explain(&mut error, &left);
+        return Err(error);
+    }
+    session.finish();
+    finished
+}
+
+fn del(session: Box<Session>, grant: Result<Grant, Error>, config: &NetworkConfig) -> Result<(), Error> {
+    let (mut session, answer) = match grant {
+        Ok(grant) => guest(session, grant, Command::Del, config),
+        Err(error) => (session, Err(error)),
+    };
+    session.deadline.begin_undo();
+    let top = session.subject.plugin.clone();
+    let uncommitted = session.stale_uncommitted();
+    let left = undo::sweep(&mut session, |entry| of_plugin(entry, &top) || uncommitted.contains(&entry.id));
+    let failed: Vec<String> = left
+        .iter()
+        .filter_map(|fate| match fate {
+            Fate::Failed(text) => Some(text.clone()),
+            _ => None,
+        })
+        .collect();
+    report(&left, "DEL");
+    let outcome = match answer {
+        _ if !failed.is_empty() => Err(Error {
+            code: code::INTERNAL,
+            msg: format!("DEL of {} could not remove everything", session.subject.attachment.container_id),
+            details: format!("still there: {}; call DEL again when the cause is gone", failed.join("; ")),
+        }),
+        Ok(_) => Ok(()),
+        // The plugin failed. What the journal knew is gone; what it did not know (made by another release, by the native
+        // plugin, before a reboot) decides whether anything is left to be done.
+        Err(error) => match still_there(&mut session, config) {
+            None => {
+                crate::log::note(
+                    "warn",
+                    &format!("plugin {top:?} failed in DEL, but nothing of the attachment is left: {error}"),
+                );
+                Ok(())
+            }
+            Some(what) => Err(Error { details: join(&error.details, &format!("still there: {what}")), ..error }),
+        },
+    };
+    forget_empty(&mut session);
+    session.finish();
+    outcome
+}
+
+fn join(a: &str, b: &str) -> String {
+    if a.is_empty() { b.to_owned() } else { format!("{a}; {b}") }
+}
+
+/// Whether an entry was made for a plugin or for one of its delegates.
+fn of_plugin(entry: &Entry, top: &str) -> bool {
+    entry.plugin.strip_prefix(top).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// After a failed DEL of the guest: leases are released by the host itself; an interface that is still in the container
+/// is something of ours.
+fn still_there(session: &mut Session, config: &NetworkConfig) -> Option<String> {
+    let attachment = session.subject.attachment.clone();
+    if config.ipam_type.is_some() {
+        let directory = Path::new(paths::LEASES).join(&attachment.network);
+        let released = leases::Store::open(&directory, Path::new(paths::LEASE_INDEX))
+            .and_then(|mut store| store.release(&attachment.owner()));
+        if let Err(error) = released {
+            return Some(format!("leases in {}: {error}", directory.display()));
+        }
+    }
+    let kernel = session.kernel_if_open()?;
+    if !kernel.has_container() {
+        return None;
+    }
+    match kernel.link_by_name(Netns::Container, &attachment.ifname) {
+        Err(KernelError::NotFound(_)) => None,
+        Ok(info) if info.loopback => None,
+        Ok(info) => Some(format!("interface {:?} in the container", info.name)),
+        Err(error) => Some(error.to_string()),
+    }
+}
+
+fn explain(error: &mut Error, left: &[Fate]) {
+    let texts: Vec<&str> = left
+        .iter()
+        .map(|fate| match fate {
+            Fate::Failed(text) | Fate::Later(text) => text.as_str(),
+            Fate::Undone => "",
+        })
+        .filter(|text| !text.is_empty())
+        .collect();
+    if !texts.is_empty() {
+        error.details = join(&error.details, &format!("not undone yet, kept for DEL: {}", texts.join("; ")));
+    }
+}
+
+fn report(left: &[Fate], when: &str) {
+    for fate in left {
+        match fate {
+            Fate::Failed(text) => crate::log::note("error", &format!("{when}: {text}")),
+            Fate::Later(text) => crate::log::note("warn", &format!("{when}: kept for later: {text}")),
+            Fate::Undone => {}
+        }
+    }
+}
+
+fn forget_empty(session: &mut Session) {
+    if let Some(journal) = session.take_journal()
+        && let Err(error) = journal.remove_if_empty()
+    {
+        crate::log::note("warn", &format!("the journal could not be removed: {error}"));
+    }
+}
+
+/// GC: everything of this plugin in this network that belongs to no listed attachment.
+fn collect(mut session: Box<Session>, grant: &Grant, call: &Invocation) -> Result<(), Error> {
+    // Absent: the runtime does not say what is valid (cnitool); nothing may be concluded from that.
+    let Some(valid) = call.config.valid_attachments()? else {
+        crate::log::note("info", "GC without cni.dev/valid-attachments: nothing is collected");
+        return Ok(());
+    };
+    let valid: Vec<Owner> = valid.into_iter().map(|a| Owner::new(a.container_id, a.ifname)).collect();
+    let network = call.config.name.clone();
+    let lock = NetworkLock::take(Path::new(paths::JOURNAL), &network).map_err(|e| busy(&session.deadline, &e))?;
+    let mut failures = Vec::new();
+    let stale = lock.attachments().map_err(|e| Error::internal(e.to_string()))?;
+    for attachment in stale.into_iter().filter(|a| !valid.contains(&a.owner())) {
+        let journal = match lock.journal(&attachment.owner()) {
+            Ok(journal) => journal,
+            Err(error) => {
+                failures.push(error.to_string());
+                continue;
+            }
+        };
+        session.turn_to(attachment, journal);
+        let top = session.subject.plugin.clone();
+        for fate in undo::sweep(&mut session, |entry| of_plugin(entry, &top)) {
+            if let Fate::Failed(text) | Fate::Later(text) = fate {
+                failures.push(text);
+            }
+        }
+        forget_empty(&mut session);
+    }
+    session.turn_to_network();
+    session.valid = Some(valid.clone());
+    let (mut session, answer) = guest(session, grant.clone(), Command::Gc, &call.config);
+    if let Err(error) = answer {
+        failures.push(error.to_string());
+    }
+    if grant.imports.contains("firewall")
+        && let Some(kernel) = session.kernel_if_open()
+    {
+        let pairs: Vec<(String, String)> = valid.into_iter().map(|o| (o.container_id, o.ifname)).collect();
+        if let Err(error) = kernel.retain_rules(Netns::Host, &network, &pairs) {
+            failures.push(error.to_string());
+        }
+    }
+    session.finish();
+    drop(lock);
+    match failures.is_empty() {
+        true => Ok(()),
+        false => Err(Error {
+            code: code::INTERNAL,
+            msg: format!("GC of network {network:?} could not remove everything"),
+            details: failures.join("; "),
+        }),
+    }
+}
+
+/// Calls the export of a verb in one component: the top plugin's or a delegate's. ADD's answer is the result's text.
+pub(crate) fn guest(
+    session: Box<Session>,
+    grant: Grant,
+    verb: Command,
+    config: &NetworkConfig,
+) -> (Box<Session>, Result<String, Error>) {
+    let attachment = &session.subject.attachment;
+    let text = config.without_prev_result();
+    let request = || types::Request {
+        container_id: attachment.container_id.clone(),
+        ifname: attachment.ifname.clone(),
+        sandbox: session.subject.sandbox.clone(),
+        args: session.subject.args.clone(),
+        config: text.clone(),
+        prev_result: session.prev_result.as_ref().and_then(|result| result.to_json(Version::V110).ok()),
+        extra: Vec::new(),
+    };
+    let network = || types::NetworkRequest { config: text.clone(), extra: Vec::new() };
+    let plugin = grant.plugin.clone();
+    match verb {
+        Command::Add => {
+            let parameters = (request(),);
+            let (session, answer) = guest::call::<_, String>(session, grant, "attach", "add", parameters);
+            (session, answer.and_then(|text| text.ok_or_else(|| incomplete(&plugin))))
+        }
+        Command::Del => {
+            let parameters = (request(),);
+            let (session, answer) = guest::call::<_, ()>(session, grant, "attach", "del", parameters);
+            (session, answer.and_then(|done| done.map(|()| String::new()).ok_or_else(|| incomplete(&plugin))))
+        }
+        Command::Check => {
+            let parameters = (request(),);
+            optional(guest::call::<_, ()>(session, grant, "check", "check", parameters))
+        }
+        Command::Gc => {
+            let valid = session.valid.clone().map(|owners| {
+                owners
+                    .into_iter()
+                    .map(|owner| types::Attachment { container_id: owner.container_id, ifname: owner.ifname })
+                    .collect::<Vec<_>>()
+            });
+            let parameters = (network(), valid);
+            optional(guest::call::<_, ()>(session, grant, "gc", "gc", parameters))
+        }
+        Command::Status | Command::Version => {
+            let parameters = (network(),);
+            optional(guest::call::<_, ()>(session, grant, "status", "status", parameters))
+        }
+    }
+}
+
+/// A plugin without CHECK, GC or STATUS of its own has nothing to say to it.
+fn optional(answer: (Box<Session>, Result<Option<()>, Error>)) -> (Box<Session>, Result<String, Error>) {
+    (answer.0, answer.1.map(|_| String::new()))
+}
+
+fn incomplete(plugin: &str) -> Error {
+    Error {
+        code: code::GUEST_TRAPPED,
+        msg: format!("plugin {plugin:?} does not export sandwire:cni/attach"),
+        details: "it is no CNI plugin for this release; run: sandwirectl inspect on its .wasm file".into(),
+    }
+}
