@@ -146,7 +146,7 @@ impl Case {
         self.folder.join(name).exists()
     }
 
-    fn config(&self, file: Option<&str>, version: &str) -> Result<Value> {
+    fn config(&self, file: Option<&str>, version: &str) -> Result<Map<String, Value>> {
         let mut config = match file {
             Some(name) => serde_json::from_str(&self.file(name, version)?).with_context(|| name.to_owned())?,
             None => self.config.clone(),
@@ -154,7 +154,7 @@ impl Case {
         if version != "none" {
             config.insert("cniVersion".into(), version.into());
         }
-        Ok(Value::Object(config))
+        Ok(config)
     }
 }
 

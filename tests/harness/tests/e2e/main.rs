@@ -1,5 +1,10 @@
 //! End to end, through the installed binary. One test binary, so that the installation is built once.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod bad_input;
 mod cases;
+mod cnitool;
+mod common;
+mod components;
+mod interop;
 mod runner;
