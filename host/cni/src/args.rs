@@ -20,7 +20,7 @@ pub fn split(text: &str) -> Vec<(String, String)> {
 
 /// The text that [`split`] into `pairs`, for a delegate's environment.
 pub fn join(pairs: &[(String, String)]) -> String {
-    let parts: Vec<String> = pairs.iter().map(|pair| text_of(pair)).collect();
+    let parts: Vec<String> = pairs.iter().map(text_of).collect();
     parts.join(";")
 }
 

@@ -139,7 +139,9 @@ pub fn same_netns_error() -> Error {
 mod tests {
     use super::*;
 
-    fn read(variables: &[(&str, &str)]) -> Result<Option<Environment>> {
+    type Variables<'a> = &'a [(&'a str, &'a str)];
+
+    fn read(variables: Variables<'_>) -> Result<Option<Environment>> {
         Environment::read(|name| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned()))
     }
 
@@ -155,7 +157,7 @@ mod tests {
         const NETNS: (&str, &str) = ("CNI_NETNS", "/run/netns/x");
         const IFNAME: (&str, &str) = ("CNI_IFNAME", "eth0");
         const PATH: (&str, &str) = ("CNI_PATH", "/opt/cni/bin");
-        let table: &[(&str, &[(&str, &str)], &str)] = &[
+        let table: &[(&str, Variables<'_>, &str)] = &[
             ("ADD", &[], "required env variables [CNI_CONTAINERID,CNI_NETNS,CNI_IFNAME,CNI_PATH] missing"),
             ("CHECK", &[PATH], "required env variables [CNI_CONTAINERID,CNI_NETNS,CNI_IFNAME] missing"),
             ("DEL", &[], "required env variables [CNI_CONTAINERID,CNI_IFNAME,CNI_PATH] missing"),

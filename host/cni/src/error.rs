@@ -166,3 +166,35 @@ impl From<go_json::JsonError> for Error {
         Self::decode(error.to_string())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prints_as_the_go_library() {
+        let error = Error::invalid_environment("required env variables [CNI_PATH] missing");
+        assert_eq!(
+            error.to_json(),
+            "{\n    \"code\": 4,\n    \"msg\": \"required env variables [CNI_PATH] missing\"\n}"
+        );
+        let error = Error::invalid_config("a <b>").with_details("\"c\" & d\n");
+        assert_eq!(
+            error.to_json(),
+            "{\n    \"code\": 7,\n    \"msg\": \"a \\u003cb\\u003e\",\n    \"details\": \"\\\"c\\\" \\u0026 d\\n\"\n}"
+        );
+        assert_eq!(error.to_string(), "a <b>; \"c\" & d\n");
+        assert_eq!(error.context("x").to_string(), "x: a <b>; \"c\" & d\n");
+    }
+
+    #[test]
+    fn reads_a_delegates_answer() {
+        let error = Error::try_again("later").with_details("d");
+        assert_eq!(Error::from_json(error.to_json().as_bytes()), Some(error));
+        let old = br#"{"cniVersion": "1.0.0", "Code": 7, "msg": "m", "details": null}"#;
+        assert_eq!(Error::from_json(old), Some(Error::invalid_config("m")));
+        for text in ["", "panic: x", "{}", "[]", r#"{"code": 7}"#, r#"{"code": -7, "msg": "m"}"#] {
+            assert_eq!(Error::from_json(text.as_bytes()), None, "{text}");
+        }
+    }
+}
