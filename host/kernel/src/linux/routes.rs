@@ -207,22 +207,22 @@ fn gateway(attributes: Attributes<'_>) -> Option<IpAddr> {
     attributes.ip(RTA_GATEWAY).or_else(|| ip_of(attributes.get(RTA_VIA)?.get(2..)?))
 }
 
-pub(super) fn lookup(namespace: &mut Namespace, destination_: IpAddr) -> Outcome<RouteInfo> {
+pub(super) fn lookup(namespace: &mut Namespace, target: IpAddr) -> Outcome<RouteInfo> {
     let netns = namespace.netns;
     let mut message = RouteMessage::default();
-    message.header.address_family = super::addresses::family(&destination_);
-    message.header.destination_prefix_length = if destination_.is_ipv4() { 32 } else { 128 };
-    // Without it the answer says table main, whatever the table was.
-    message.header.flags.insert(RouteFlags::LookupTable);
-    message.attributes.push(RouteAttribute::Destination(destination(destination_)));
-    let unreachable = |text: String| KernelError::NotFound(format!("{netns} has no route to {destination_}: {text}"));
+    message.header.address_family = super::addresses::family(&target);
+    message.header.destination_prefix_length = if target.is_ipv4() { 32 } else { 128 };
+    // Without it the answer for IPv4 says table main, whatever the table was; for IPv6 it is refused.
+    message.header.flags.set(RouteFlags::LookupTable, target.is_ipv4());
+    message.attributes.push(RouteAttribute::Destination(destination(target)));
+    let unreachable = |text: String| KernelError::NotFound(format!("{netns} has no route to {target}: {text}"));
     let received = match namespace.route.request(RouteNetlinkMessage::GetRoute(message), 0) {
         Ok(received) => received,
         Err(refusal) if matches!(refusal.errno, Errno::ENETUNREACH | Errno::EHOSTUNREACH | Errno::ESRCH) => {
             return Err(unreachable(refusal.to_string()));
         }
         Err(refusal) => {
-            return Err(refusal.into_error(format_args!("could not look up the route to {destination_} in {netns}")));
+            return Err(refusal.into_error(format_args!("could not look up the route to {target} in {netns}")));
         }
     };
     let mut routes = Vec::new();

@@ -9,6 +9,7 @@ use netlink_packet_core::{
     NLMSG_OVERRUN, NetlinkHeader, NetlinkMessage, NetlinkPayload, NlasIterator,
 };
 use netlink_packet_route::RouteNetlinkMessage;
+use netlink_sys::SocketAddr;
 use netlink_sys::protocols::NETLINK_ROUTE;
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, recv, send, setsockopt, sockopt};
@@ -110,23 +111,29 @@ pub(crate) struct Received {
 /// What one message of a batch got: the data before its acknowledgement, or the refusal.
 pub(crate) type Answer = Result<Vec<Received>, Refusal>;
 
-/// A NETLINK_ROUTE socket, which belongs for ever to the namespace that it was opened in.
+/// A netlink socket, which belongs for ever to the namespace that it was opened in.
 #[derive(Debug)]
 pub(crate) struct Socket {
     inner: netlink_sys::Socket,
+    bound: bool,
     sequence: u32,
     buffer: Vec<u8>,
 }
 
 impl Socket {
-    /// Opened in the current namespace of this thread.
+    /// A NETLINK_ROUTE socket, opened in the current namespace of this thread.
     pub(crate) fn open() -> Outcome<Self> {
-        Self::try_open().map_err(|errno| Refusal::new(errno).into_error("could not open a netlink socket"))
+        Self::open_protocol(NETLINK_ROUTE)
     }
 
-    fn try_open() -> Result<Self, Errno> {
-        let io = |e: std::io::Error| Errno::from_raw(e.raw_os_error().unwrap_or(libc::EIO));
-        let inner = netlink_sys::Socket::new(NETLINK_ROUTE).map_err(io)?;
+    /// The same of another protocol.
+    pub(crate) fn open_protocol(protocol: isize) -> Outcome<Self> {
+        Self::try_open(protocol).map_err(|errno| Refusal::new(errno).into_error("could not open a netlink socket"))
+    }
+
+    fn try_open(protocol: isize) -> Result<Self, Errno> {
+        let io = |e: std::io::Error| errno_of(&e);
+        let inner = netlink_sys::Socket::new(protocol).map_err(io)?;
         inner.set_ext_ack(true).map_err(io)?;
         inner.set_cap_ack(true).map_err(io)?;
         // Without it the kernel ignores filters of dumps (table of routes, link of addresses) and answers with all.
@@ -134,7 +141,7 @@ impl Socket {
         let limit = TimeVal::new(TIMEOUT_SECONDS, 0);
         setsockopt(&inner, sockopt::ReceiveTimeout, &limit)?;
         setsockopt(&inner, sockopt::SendTimeout, &limit)?;
-        Ok(Self { inner, sequence: 0, buffer: Vec::new() })
+        Ok(Self { inner, bound: false, sequence: 0, buffer: Vec::new() })
     }
 
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
@@ -231,7 +238,7 @@ impl Socket {
         Ok(())
     }
 
-    fn send(&self, bytes: &[u8]) -> Result<(), Refusal> {
+    pub(crate) fn send(&self, bytes: &[u8]) -> Result<(), Refusal> {
         loop {
             match send(self.inner.as_raw_fd(), bytes, MsgFlags::empty()) {
                 Ok(_) => return Ok(()),
@@ -242,7 +249,7 @@ impl Socket {
     }
 
     /// One datagram, message by message. ENOBUFS (answers were lost) is an error here: what was lost can't be known.
-    fn receive(&mut self, each: impl FnMut(&NetlinkHeader, &[u8])) -> Result<(), Refusal> {
+    pub(crate) fn receive(&mut self, each: impl FnMut(&NetlinkHeader, &[u8])) -> Result<(), Refusal> {
         self.receive_with(MsgFlags::empty(), each)
     }
 
@@ -282,18 +289,24 @@ impl Socket {
     }
 
     /// Joins a multicast group (RTNLGRP_*): from now on its notifications queue here.
-    pub(crate) fn join(&self, group: u32) -> Result<(), Refusal> {
-        self.inner
-            .add_membership(group)
-            .map_err(|e| Refusal::new(Errno::from_raw(e.raw_os_error().unwrap_or(libc::EIO))))
+    pub(crate) fn join(&mut self, group: u32) -> Result<(), Refusal> {
+        // A socket without a port number has number 0, as the kernel has: it would take the kernel's own
+        // notifications for its own echo and skip them (`do_one_broadcast`).
+        if !self.bound {
+            self.inner.bind(&SocketAddr::new(0, 0)).map_err(|e| Refusal::new(errno_of(&e)))?;
+            self.bound = true;
+        }
+        self.inner.add_membership(group).map_err(|e| Refusal::new(errno_of(&e)))
     }
 
     /// Leaves it.
-    pub(crate) fn leave(&self, group: u32) -> Result<(), Refusal> {
-        self.inner
-            .drop_membership(group)
-            .map_err(|e| Refusal::new(Errno::from_raw(e.raw_os_error().unwrap_or(libc::EIO))))
+    pub(crate) fn leave(&mut self, group: u32) -> Result<(), Refusal> {
+        self.inner.drop_membership(group).map_err(|e| Refusal::new(errno_of(&e)))
     }
+}
+
+fn errno_of(error: &std::io::Error) -> Errno {
+    Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO))
 }
 
 /// The bytes of one message, for whoever must send it without allocating.
@@ -327,7 +340,7 @@ fn parse_header(bytes: &[u8]) -> Option<NetlinkHeader> {
 }
 
 /// The refusal in an NLMSG_ERROR or NLMSG_DONE, `None` for success.
-fn verdict(header: &NetlinkHeader, payload: &[u8]) -> Option<Refusal> {
+pub(crate) fn verdict(header: &NetlinkHeader, payload: &[u8]) -> Option<Refusal> {
     // NLMSG_DONE of a dump has an error number too when the dump broke off.
     let code = i32_at(payload, 0).unwrap_or(0);
     if code == 0 {

@@ -1,0 +1,91 @@
+//! sysctl in both namespaces, and opening a namespace from what a runtime names.
+#![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
+
+mod support;
+
+use nix::sys::stat::Mode;
+use sandwire_kernel::linux::{open_netns, same_netns};
+use sandwire_kernel::*;
+use std::os::fd::{AsFd, AsRawFd};
+use support::*;
+
+#[test]
+fn each_namespace_has_its_own_values() {
+    with_kernel(|kernel, world| {
+        let key = "ipv4/ip_forward";
+        let host = kernel.read_sysctl(Netns::Host, key).unwrap();
+        let before = kernel.read_sysctl(Netns::Container, key).unwrap();
+        let new = if before == "1" { "0" } else { "1" };
+        assert_eq!(kernel.write_sysctl(Netns::Container, key, new).unwrap(), Some(before));
+        assert_eq!(kernel.write_sysctl(Netns::Container, key, new).unwrap(), None, "nothing to take back");
+        assert_eq!(kernel.read_sysctl(Netns::Host, key).unwrap(), host);
+        let seen = inside(&world.container, || std::fs::read_to_string("/proc/sys/net/ipv4/ip_forward").unwrap());
+        assert_eq!(seen.trim(), new);
+    });
+}
+
+#[test]
+fn keys_of_links_made_later() {
+    with_kernel(|kernel, _| {
+        pair(kernel, "veth1");
+        let key = |link: &str| format!("ipv6/conf/{link}/accept_dad");
+        kernel.write_sysctl(Netns::Container, &key("eth0"), "0").unwrap();
+        assert_eq!(kernel.read_sysctl(Netns::Container, &key("eth0")).unwrap(), "0");
+        assert_eq!(kernel.read_sysctl(Netns::Host, &key("veth1")).unwrap(), "1");
+        assert!(matches!(kernel.read_sysctl(Netns::Host, &key("eth0")), Err(KernelError::NotFound(_))));
+        assert!(matches!(kernel.read_sysctl(Netns::Container, &key("veth1")), Err(KernelError::NotFound(_))));
+        assert!(kernel.read_sysctl(Netns::Container, "core/somaxconn").unwrap().parse::<u32>().is_ok());
+    });
+}
+
+#[test]
+fn bad_keys_and_values() {
+    with_kernel(|kernel, _| {
+        for netns in [Netns::Host, Netns::Container] {
+            for key in ["../kernel/hostname", "ipv4/../../kernel/hostname", "/etc/hostname", "", "ipv4//ip_forward"] {
+                let result = kernel.read_sysctl(netns, key);
+                assert!(matches!(result, Err(KernelError::Invalid(_))), "{key}: {result:?}");
+                let result = kernel.write_sysctl(netns, key, "1");
+                assert!(matches!(result, Err(KernelError::Invalid(_))), "{key}: {result:?}");
+            }
+            let result = kernel.write_sysctl(netns, "ipv4/ip_forward", "yes");
+            assert!(matches!(result, Err(KernelError::Invalid(_))), "{result:?}");
+            assert!(kernel.read_sysctl(netns, "ipv4").is_err());
+            assert!(matches!(kernel.read_sysctl(netns, "ipv4/nope"), Err(KernelError::NotFound(_))));
+        }
+        let far = kernel.read_sysctl(Netns::Container, "unix/max_dgram_qlen");
+        assert!(matches!(far, Err(KernelError::Unsupported(_))), "{far:?}");
+    });
+}
+
+#[test]
+fn what_is_a_namespace() {
+    with_kernel(|_, world| {
+        let path = |fd: i32| format!("/proc/self/fd/{fd}");
+        let container = open_netns(path(world.container.as_raw_fd())).unwrap();
+        assert!(!same_netns(container.as_fd()).unwrap());
+        let host = open_netns("/proc/thread-self/ns/net").unwrap();
+        assert!(same_netns(host.as_fd()).unwrap());
+
+        let text = |path: &str| open_netns(path).unwrap_err();
+        assert_eq!(
+            text("/run/netns/gone-4711"),
+            KernelError::NotFound("failed to Statfs \"/run/netns/gone-4711\": no such file or directory".into())
+        );
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        std::fs::write(&file, "x").unwrap();
+        let fifo = folder.path().join("fifo");
+        nix::unistd::mkfifo(&fifo, Mode::from_bits_truncate(0o600)).unwrap();
+        for path in [&file, &fifo] {
+            let error = open_netns(path).unwrap_err();
+            let start = format!("unknown FS magic on {path:?}: ");
+            let KernelError::Invalid(text) = error else { panic!("{error:?}") };
+            assert!(u64::from_str_radix(text.strip_prefix(&start).unwrap(), 16).is_ok(), "{text}");
+        }
+        for other in ["/proc/self/ns/mnt", "/proc/version"] {
+            let error = text(other);
+            assert!(matches!(&error, KernelError::Invalid(text) if text.contains("no network namespace")), "{error:?}");
+        }
+    });
+}
