@@ -1,0 +1,62 @@
+#!/bin/bash
+# Installs what the tests run: Debian's packages, Rust's target for components, and Go's cnitool. Does nothing when all of
+# it is there; exits with 1 and the line to run when it can't.
+#
+# SANDWIRE_TOOLS: where programs that Debian doesn't have are kept (default /var/tmp/sandwire-tools).
+set -euo pipefail
+tools=${SANDWIRE_TOOLS:-/var/tmp/sandwire-tools}
+export PATH=$tools/bin:$PATH:/usr/local/go/bin:/usr/sbin:/sbin
+mkdir -p "$tools/bin"
+
+# One at a time; the second finds it done.
+exec 9>"$tools/install.lock"
+flock 9
+
+say() { printf 'packages: %s\n' "$*" >&2; }
+
+# ---- Debian's, by a program (or file) that each brings
+declare -A package_of=(
+  [/usr/lib/cni/bridge]=containernetworking-plugins [ip]=iproute2 [bridge]=iproute2 [tc]=iproute2 [nft]=nftables
+  [iptables]=iptables [strace]=strace [jq]=jq [tcpdump]=tcpdump [ethtool]=ethtool [conntrack]=conntrack [ping]=iputils-ping
+  [curl]=curl [brctl]=bridge-utils [gobgpd]=gobgpd [setpriv]=util-linux [nsenter]=util-linux [gcc]=gcc [readelf]=binutils
+  [git]=git [sysctl]=procps [/usr/lib/x86_64-linux-gnu/libc.a]=libc6-dev [/usr/bin/python3]=python3
+)
+missing=()
+for program in "${!package_of[@]}"; do
+  command -v "$program" >/dev/null || [ -e "$program" ] || missing+=("${package_of[$program]}")
+done
+/usr/bin/python3 -c 'import venv, ensurepip' 2>/dev/null || missing+=(python3-venv)
+command -v go >/dev/null || missing+=(golang)
+if [ ${#missing[@]} -gt 0 ]; then
+  mapfile -t missing < <(printf '%s\n' "${missing[@]}" | sort -u)
+  line="apt-get install --no-install-recommends ${missing[*]}"
+  say "installing Debian's ${missing[*]}"
+  [ "$(id -u)" = 0 ] || { say "this needs root; as root: $line"; exit 1; }
+  # Daemons are run by the tests in namespaces of their own; the packaged services must not start on the machine.
+  if [ ! -e /usr/sbin/policy-rc.d ]; then
+    printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d
+    chmod 755 /usr/sbin/policy-rc.d
+    trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+  fi
+  apt-get update -qq || true
+  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >"$tools/apt.log" 2>&1 ||
+    { tail -20 "$tools/apt.log" >&2; say "failed (all of it: $tools/apt.log); run: $line"; exit 1; }
+fi
+
+# ---- Rust's
+command -v cargo >/dev/null || { say "there is no cargo; install Rust 1.95 or newer with rustup, https://rustup.rs"; exit 1; }
+if command -v rustup >/dev/null; then
+  for target in wasm32-unknown-unknown x86_64-unknown-linux-gnu; do
+    rustup target list --installed | grep -qx $target || rustup target add $target
+  done
+  for component in rustfmt clippy; do
+    cargo ${component/rustfmt/fmt} --version >/dev/null 2>&1 || rustup component add $component
+  done
+fi
+
+# ---- cnitool: Debian's knows nothing of spec 1.1.0
+if [ ! -x "$tools/bin/cnitool" ]; then
+  line="GOFLAGS=-mod=mod GOTOOLCHAIN=local GOBIN=$tools/bin go install github.com/containernetworking/cni/cnitool@v1.3.0"
+  say "installing cnitool with $(go version | cut -d' ' -f3)"
+  env ${line%% go install*} go install "${line##* }" || { say "failed; run: $line"; exit 1; }
+fi
