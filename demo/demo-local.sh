@@ -33,16 +33,15 @@ node_exec 1 sh -c 'cat >/etc/cni/net.d/10-pods.conflist' <<'T'
 }
 T
 shown_as='cat /etc/cni/net.d/10-pods.conflist' shows -w node node_exec 1 cat /etc/cni/net.d/10-pods.conflist
-ctl() { node_exec 1 /usr/local/sbin/sandwirectl "$@"; }
 
 step "Two pods"
 for pod in blue green; do
   pod_new 1 $pod
   before=$EPOCHREALTIME
-  ctl call add pods --netns /run/netns/$pod --container-id pod-$pod >"$LAB_RUN/$pod.json" || { cat "$LAB_RUN/$pod.json"; exit 1; }
+  sandwire_ctl 1 call add pods --netns /run/netns/$pod --container-id pod-$pod >"$LAB_RUN/$pod.json" || { cat "$LAB_RUN/$pod.json"; exit 1; }
   say "$pod  $(jq -r '[.ips[].address] | join("  ")' "$LAB_RUN/$pod.json")   $(awk "BEGIN { printf \"%.0f ms with the tool that called it\", ($EPOCHREALTIME - $before) * 1000 }")"
 done
-shown_as='sandwirectl attachments' shows -w node ctl attachments
+shown_as='sandwirectl attachments' shows -w node sandwire_ctl 1 attachments
 address() { jq -r ".ips[$2].address" "$LAB_RUN/$1.json" | cut -d/ -f1; }
 for family in 0 1; do
   claim "blue reaches green at $(address green $family)" pod_exec 1 blue ping -c 1 -W 2 "$(address green $family)"
@@ -60,7 +59,7 @@ shown_as='nft list ruleset' shows -n 40 -w node node_exec 1 nft list ruleset
 
 step "DEL, and nothing is left"
 for pod in blue green; do
-  ctl call del pods --netns /run/netns/$pod --container-id pod-$pod
+  sandwire_ctl 1 call del pods --netns /run/netns/$pod --container-id pod-$pod
   pod_gone 1 $pod
 done
 claim "no veth" nothing "$(node_exec 1 ip -o link show type veth | grep -v ' eth0@' || true)"

@@ -21,7 +21,6 @@ if [ "${LAB_INSIDE:-}" != yes ]; then
 fi
 lab_enter "$@"
 
-ctl() { node_exec "$1" /usr/local/sbin/sandwirectl "${@:2}"; }
 runtime=sandwirectl
 [ ! -x "$tools/cnitool" ] || runtime=cnitool
 
@@ -30,7 +29,7 @@ cni() {
   if [ $runtime = cnitool ]; then
     node_exec "$1" env CNI_PATH=/opt/cni/bin NETCONFPATH=/etc/cni/net.d "$tools/cnitool" "$2" "$3" "/run/netns/$4"
   else
-    ctl "$1" call "$2" "$3" --netns "/run/netns/$4" --container-id "pod-$4"
+    sandwire_ctl "$1" call "$2" "$3" --netns "/run/netns/$4" --container-id "pod-$4"
   fi
 }
 
@@ -70,11 +69,10 @@ shows -w rr rr_exec gobgp neighbor
 
 step "Sandwire on each node"
 for node in 1 2; do
-  node_exec $node mkdir -p /usr/local/sbin
   lab_install $node >"$LAB_RUN/install$node" 2>&1 || { cat "$LAB_RUN/install$node"; exit 1; }
 done
 shown_as='ls -l /opt/cni/bin' shows -w 'node 1' node_exec 1 sh -c "ls -l /opt/cni/bin | awk 'NR > 1 { print \$1, \$5, \$9, \$10, \$11 }' | column -t"
-shown_as='sandwirectl plugins' shows -n 12 -w 'node 1' ctl 1 plugins
+shown_as='sandwirectl plugins' shows -n 12 -w 'node 1' sandwire_ctl 1 plugins
 
 step "The configuration, as the article has it"
 # host-local knows only its own node, so node 2's addresses start higher; that is all the difference.
@@ -106,7 +104,7 @@ say "the result is of CNI 0.1.0, as the configuration asks by naming no version:
 jq -c . "$LAB_RUN/node1.blue.json" | sed 's/^/     /'
 claim "a result of 0.1.0 has ip4" jq -e .ip4.ip "$LAB_RUN/node1.blue.json"
 say "what the article had to find with ethtool -S and bridge by hand:"
-for node in 1 2; do shown_as='sandwirectl attachments' shows -w "node $node" ctl $node attachments; done
+for node in 1 2; do shown_as='sandwirectl attachments' shows -w "node $node" sandwire_ctl $node attachments; done
 
 step "EVPN routes in goBGP: one of type 2 (macadv) per pod, one of type 3 (multicast) per node"
 routes() { [ "$(gobgp_routes | grep -c "$1")" = "$2" ]; }

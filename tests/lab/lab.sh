@@ -99,6 +99,15 @@ gobgp_routes() { rr_exec gobgp global rib -a evpn 2>/dev/null | awk '/^\*/ { $1 
 # looking_glass NODE PATH: what the node's agent tells, as JSON.
 looking_glass() { node_exec "$1" curl -sf -m 10 "http://127.0.0.1:8082/looking-glass/$2"; }
 
+# sandwire_ctl NODE ARGS...: this build's sandwirectl on a node. lab_install [NODE]: this build, on a node or right here.
+LAB_TREE=$(cd "$LAB/../.." && pwd)
+sandwire_ctl() { node_exec "$1" "$LAB_TREE/target/tool/sandwirectl" "${@:2}"; }
+lab_install() {
+  local ctl=("$LAB_TREE/target/tool/sandwirectl")
+  [ $# = 0 ] || ctl=(sandwire_ctl "$1")
+  "${ctl[@]}" install --binary "$LAB_TREE/target/x86_64-unknown-linux-gnu/release/sandwire" --components "$LAB_TREE/out/plugins"
+}
+
 # ---- the pieces
 
 lab_switch() {
