@@ -81,6 +81,13 @@ impl Scanner<'_> {
         Ok(byte)
     }
 
+    /// Inside an atom: Go ends the text with a space, and it is the space that can't stand there.
+    fn take_within(&mut self) -> u8 {
+        let byte = self.peek().unwrap_or(b' ');
+        self.at += 1;
+        byte
+    }
+
     fn close(&mut self) -> Next {
         self.open.pop();
         Next::CommaOrEnd
@@ -109,10 +116,10 @@ impl Scanner<'_> {
         loop {
             match self.take()? {
                 b'"' => return Ok(()),
-                b'\\' => match self.take()? {
+                b'\\' => match self.take_within() {
                     b'u' => {
                         for _ in 0..4 {
-                            let byte = self.take()?;
+                            let byte = self.take_within();
                             if !byte.is_ascii_hexdigit() {
                                 return Err(wrong(byte, "in \\u hexadecimal character escape"));
                             }
@@ -149,7 +156,7 @@ impl Scanner<'_> {
     }
 
     fn digit(&mut self, place: &str) -> Scan<u8> {
-        match self.take()? {
+        match self.take_within() {
             byte @ b'0'..=b'9' => Ok(byte),
             byte => Err(wrong(byte, place)),
         }
@@ -163,7 +170,7 @@ impl Scanner<'_> {
 
     fn literal(&mut self, literal: &str) -> Scan<()> {
         for expected in literal.bytes().skip(1) {
-            let byte = self.take()?;
+            let byte = self.take_within();
             if byte != expected {
                 return Err(wrong(byte, &format!("in literal {literal} (expecting {})", quote_byte(expected))));
             }
