@@ -1,2 +1,130 @@
-//! (being built)
-fn main() {}
+//! `sandwirectl`: installs Sandwire on a node, puts its policy into force, and tells what is there.
+//!
+//! Exit codes: 0 as asked; 1 something failed, or is not as it should be; 2 the command line is wrong.
+
+mod apply;
+mod attachments;
+mod call;
+mod compile;
+mod component;
+mod doctor;
+mod files;
+mod generation;
+mod inspect;
+mod install;
+mod output;
+mod policy;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use output::Output;
+use sandwire_policy::paths;
+use sandwire_runtime::engine::{TARGET, WASMTIME_VERSION};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Installs and looks after sandboxed CNI plugins on this node
+#[derive(Parser)]
+#[command(name = "sandwirectl", version, max_term_width = 100, arg_required_else_help = true)]
+struct Cli {
+    /// Answer in JSON, for programs
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Install the CNI binary, a link for each plugin, components and the first policy; or bring them up to date
+    Install(install::Options),
+    /// Remove what install made
+    Uninstall(install::UninstallOptions),
+    /// Put /etc/sandwire/policy.toml into force: check and compile the components, switch at once
+    Apply,
+    /// Go back to the generation before, or to one by its number
+    Rollback {
+        /// Generation to go back to
+        generation: Option<u64>,
+    },
+    /// List plugins: what they are, whether they can run, what they import
+    Plugins,
+    /// Show what a component is and wants, with the policy lines that would allow it
+    Inspect {
+        /// A component (.wasm)
+        file: PathBuf,
+    },
+    /// List what is attached on this node, with the host's end of each interface
+    Attachments {
+        /// Only those of this network
+        #[arg(long, value_name = "NAME")]
+        network: Option<String>,
+    },
+    /// Look for what keeps plugins from working on this node, and say what to do
+    Doctor {
+        /// Directory of CNI plugins
+        #[arg(long, value_name = "DIR", default_value = paths::BIN_DIR)]
+        bin_dir: PathBuf,
+    },
+    /// Run one CNI verb, with flags in place of environment variables
+    Call(call::Options),
+    /// Print the releases of sandwirectl and of the sandbox
+    Version,
+    #[command(name = compile::SUBCOMMAND, hide = true)]
+    CompileComponent,
+    #[command(name = doctor::SUBCOMMAND, hide = true)]
+    ProbeKernel,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let output = Output { json: cli.json };
+    match run(&output, cli.command) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            output.error(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Whether everything is as it should be.
+fn run(output: &Output, command: Command) -> Result<bool> {
+    match command {
+        Command::Install(options) => install::install(output, &options),
+        Command::Uninstall(options) => install::uninstall(output, &options),
+        Command::Apply => apply::report(output, &apply::apply(output)?),
+        Command::Rollback { generation } => rollback(output, generation),
+        Command::Plugins => inspect::plugins(output),
+        Command::Inspect { file } => inspect::inspect(output, &file),
+        Command::Attachments { network } => attachments::attachments(output, network.as_deref()),
+        Command::Doctor { bin_dir } => doctor::doctor(output, &bin_dir),
+        Command::Call(options) => call::call(output, &options),
+        Command::Version => version(output),
+        // What these say is for the parent, which puts it in its own words.
+        Command::CompileComponent => compile::child().map(|()| true),
+        Command::ProbeKernel => doctor::child().map(|()| true),
+    }
+}
+
+fn rollback(output: &Output, to: Option<u64>) -> Result<bool> {
+    let (from, to) = generation::rollback(&generation::lock()?, to)?;
+    if output.json {
+        output.json(&serde_json::json!({"generation": to.number, "before": from.number}))?;
+    } else {
+        output.line(format_args!("generation {} is in force, before: {}", to.number, from.number));
+        output.line(format_args!("{} is as it was: the next apply puts it into force again", paths::POLICY));
+    }
+    Ok(true)
+}
+
+fn version(output: &Output) -> Result<bool> {
+    let sandwire = env!("CARGO_PKG_VERSION");
+    if output.json {
+        output.json(&serde_json::json!({"sandwire": sandwire, "wasmtime": WASMTIME_VERSION, "target": TARGET}))?;
+    } else {
+        output.line(format_args!("sandwirectl {sandwire} (wasmtime {WASMTIME_VERSION}, {TARGET})"));
+    }
+    Ok(true)
+}

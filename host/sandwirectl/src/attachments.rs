@@ -1,0 +1,141 @@
+//! `attachments`: what is attached on this node, from the journal and from the kernel as it is now.
+
+use crate::output::Output;
+use anyhow::Result;
+use sandwire_kernel::linux::LinuxKernel;
+use sandwire_kernel::{Kernel, LinkInfo, Netns};
+use sandwire_policy::paths;
+use sandwire_state::journal::{self, Side, Summary, Undo};
+use serde::Serialize;
+use serde_json::Value;
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::path::Path;
+
+/// One interface of one container.
+#[derive(Debug, Serialize)]
+struct Row {
+    network: String,
+    container_id: String,
+    interface: String,
+    plugins: Vec<String>,
+    /// As the runtime named it at ADD.
+    netns: Option<String>,
+    host_veth: Option<String>,
+    host_index: Option<u32>,
+    /// The interface index of the container's end, in the container: what `ethtool -S` calls peer_ifindex.
+    peer_index: Option<u32>,
+    bridge: Option<String>,
+    addresses: Vec<String>,
+    /// Whether `addresses` are the container's now; else they are what ADD answered.
+    live: bool,
+    /// Operations that the host would undo.
+    pending: usize,
+    state: &'static str,
+}
+
+/// Lists attachments.
+pub(crate) fn attachments(output: &Output, network: Option<&str>) -> Result<bool> {
+    let summaries = journal::list(Path::new(paths::JOURNAL), network)?;
+    // Without links to look at there is nothing to look for: a node with no attachment needs no privilege to say so.
+    let links = match summaries.is_empty() {
+        true => Vec::new(),
+        false => LinuxKernel::open(None)?.links(Netns::Host)?,
+    };
+    let rows: Vec<Row> = summaries.iter().map(|summary| row(summary, &links)).collect();
+    if output.json {
+        output.json(&rows)?;
+        return Ok(true);
+    }
+    if rows.is_empty() {
+        output.line("nothing is attached");
+        return Ok(true);
+    }
+    let text = |value: &Option<String>| value.clone().unwrap_or_else(|| "-".into());
+    let number = |value: &Option<u32>| value.map_or_else(|| "-".into(), |index| index.to_string());
+    output.table(
+        ["NETWORK", "CONTAINER", "INTERFACE", "HOST VETH", "PEER INDEX", "BRIDGE", "ADDRESSES", "STATE"],
+        rows.iter().map(|row| {
+            [
+                row.network.clone(),
+                row.container_id.clone(),
+                row.interface.clone(),
+                text(&row.host_veth),
+                number(&row.peer_index),
+                text(&row.bridge),
+                if row.addresses.is_empty() { "-".to_owned() } else { row.addresses.join(" ") },
+                row.state.to_owned(),
+            ]
+        }),
+    );
+    Ok(true)
+}
+
+fn row(summary: &Summary, links: &[LinkInfo]) -> Row {
+    let attachment = &summary.attachment;
+    let results: Vec<&Value> = summary.facts.values().filter_map(|facts| facts.get("result")).collect();
+    let netns = summary.facts.values().find_map(|facts| facts.get("netns")?.as_str()).map(str::to_owned);
+    let host_end = host_end(summary, &results, links);
+    let bridge =
+        host_end.and_then(|link| link.master).and_then(|master| links.iter().find(|link| link.id.index == master));
+    let now = netns.as_deref().and_then(|netns| addresses_now(netns, &attachment.ifname));
+    let then = results.iter().flat_map(|result| result.get("ips")?.as_array()).flatten();
+    let then = then.filter_map(|ip| Some(ip.get("address")?.as_str()?.to_owned()));
+    let wants_host_end = results.iter().any(|result| has_host_interface(result));
+    Row {
+        network: attachment.network.clone(),
+        container_id: attachment.container_id.clone(),
+        interface: attachment.ifname.clone(),
+        plugins: summary.facts.keys().cloned().collect(),
+        state: match () {
+            () if summary.uncommitted > 0 => "unfinished",
+            () if now.is_none() || (wants_host_end && host_end.is_none()) => "gone",
+            () => "attached",
+        },
+        live: now.is_some(),
+        addresses: now.unwrap_or_else(|| {
+            let mut then: Vec<String> = then.collect();
+            then.dedup();
+            then
+        }),
+        netns,
+        host_veth: host_end.map(|link| link.name.clone()),
+        host_index: host_end.map(|link| link.id.index),
+        peer_index: host_end.and_then(|link| link.parent),
+        bridge: bridge.map(|link| link.name.clone()),
+        pending: summary.pending.len(),
+    }
+}
+
+/// Names of a result's interfaces that are the node's.
+fn host_interfaces(result: &Value) -> impl Iterator<Item = &str> {
+    let interfaces = result.get("interfaces").and_then(Value::as_array).into_iter().flatten();
+    interfaces
+        .filter(|interface| interface.get("sandbox").and_then(Value::as_str).is_none_or(str::is_empty))
+        .filter_map(|interface| interface.get("name")?.as_str())
+}
+
+fn has_host_interface(result: &Value) -> bool {
+    host_interfaces(result).next().is_some()
+}
+
+/// The node's end of the container's veth: among what this attachment made, and what its plugins said.
+fn host_end<'a>(summary: &Summary, results: &[&Value], links: &'a [LinkInfo]) -> Option<&'a LinkInfo> {
+    let made = summary.pending.iter().filter_map(|entry| match &entry.undo {
+        Undo::DeleteLink { side: Side::Host, name, .. } => Some(name.as_str()),
+        _ => None,
+    });
+    let said = results.iter().flat_map(|result| host_interfaces(result));
+    made.chain(said).find_map(|name| links.iter().find(|link| link.name == name && link.kind == "veth"))
+}
+
+/// The addresses of an interface as they are; `None` when its namespace is gone or no longer a namespace.
+fn addresses_now(netns: &str, interface: &str) -> Option<Vec<String>> {
+    let file = File::open(netns).ok()?;
+    let mut kernel = LinuxKernel::open(Some(file.as_fd())).ok()?;
+    let link = kernel.link_by_name(Netns::Container, interface).ok()?;
+    let addresses = kernel.addresses(link.id).ok()?;
+    // Link-local IPv6 addresses are the kernel's own, on every interface, and tell nobody anything.
+    let own = |address: &std::net::IpAddr| matches!(address, std::net::IpAddr::V6(v6) if v6.is_unicast_link_local());
+    Some(addresses.iter().filter(|info| !own(&info.address.addr())).map(|info| info.address.to_string()).collect())
+}

@@ -1,0 +1,142 @@
+//! Files on the node: there, root's, of one release with each other.
+
+use super::Check;
+use crate::generation::Generation;
+use crate::{component, files, inspect, policy};
+use nix::sys::statfs::{TMPFS_MAGIC, statfs};
+use sandwire_policy::paths;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+/// Who owns the directories, and who may write them.
+pub(super) fn directories(bin_dir: &Path) -> Vec<Check> {
+    let mut checks = Vec::new();
+    for (path, what, made_when_needed) in [
+        (bin_dir, "links and the host program", false),
+        (Path::new(paths::PLUGINS), "components", false),
+        (Path::new("/etc/sandwire"), "the policy", false),
+        (Path::new(paths::STATE), "state", false),
+        (Path::new(paths::GENERATIONS), "generations", false),
+        (Path::new(paths::LEASE_INDEX), "the index of leases", true),
+        (Path::new(paths::NOTES), "notes of plugins", true),
+        (Path::new(paths::LEASES), "leases", true),
+        (Path::new(paths::JOURNAL), "the journal", true),
+    ] {
+        let name = path.display().to_string();
+        if !path.exists() {
+            if !made_when_needed {
+                checks.push(Check::fail(
+                    &name,
+                    format!("the directory of {what} is missing"),
+                    "run: sandwirectl install",
+                ));
+            }
+            continue;
+        }
+        checks.push(match files::untrusted(path) {
+            Some(why) => Check::fail(
+                &name,
+                format!("{why}: who can change {what} can become root"),
+                format!("look through it, then run: chown root: {name} && chmod go-w {name}"),
+            ),
+            None if !path.is_dir() => {
+                Check::fail(&name, "no directory", format!("remove it, then run: sandwirectl install"))
+            }
+            None => Check::ok(&name, format!("{what}, root's")),
+        });
+    }
+    // The kernel forgets links, addresses and rules at a reboot; a journal that did not would undo the next boot's.
+    if let Ok(found) = statfs(Path::new(paths::JOURNAL))
+        && found.filesystem_type() != TMPFS_MAGIC
+    {
+        checks.push(Check::fail(
+            format!("{} is forgotten at a reboot", paths::JOURNAL),
+            "it is on a file system that is not",
+            "mount a tmpfs on /run, as systemd does",
+        ));
+    }
+    checks
+}
+
+/// The policy, and whether it is what calls use.
+pub(super) fn policy() -> Vec<Check> {
+    let path = Path::new(paths::POLICY);
+    if !path.exists() {
+        return vec![Check::fail(paths::POLICY, "there is no policy", "run: sandwirectl install")];
+    }
+    let text = match files::read_trusted(path) {
+        Ok(text) => text,
+        Err(error) => {
+            return vec![Check::fail(paths::POLICY, format!("{error:#}"), "see above; then run: sandwirectl apply")];
+        }
+    };
+    if let Err(error) = policy::parse(&text) {
+        return vec![Check::fail(paths::POLICY, format!("{error:#}"), "mend it, then run: sandwirectl apply")];
+    }
+    match Generation::active().and_then(|active| active.map(|active| Ok((active.about()?, active))).transpose()) {
+        Ok(None) => vec![Check::fail(paths::ACTIVE, "no generation is in force", "run: sandwirectl apply")],
+        Err(error) => vec![Check::fail(paths::ACTIVE, format!("{error:#}"), "run: sandwirectl apply")],
+        Ok(Some((about, active))) if about.policy != component::digest(text.as_bytes()) => vec![Check::fail(
+            paths::POLICY,
+            format!("it is not what generation {} was made from: calls use the policy before", active.number),
+            "run: sandwirectl apply (or, if you rolled back on purpose, put the policy back)",
+        )],
+        Ok(Some((_, active))) => {
+            vec![Check::ok(paths::POLICY, format!("in force as generation {}", active.number))]
+        }
+    }
+}
+
+/// Whether every plugin can run.
+pub(super) fn plugins() -> Vec<Check> {
+    match inspect::rows() {
+        Err(error) => vec![Check::fail("plugins", format!("{error:#}"), "run: sandwirectl apply")],
+        Ok(rows) if rows.is_empty() => vec![Check::fail("plugins", "there are none", "run: sandwirectl install")],
+        Ok(rows) => rows
+            .into_iter()
+            .map(|row| {
+                let name = format!("plugin {}", row.plugin);
+                match row.why {
+                    // The text has its own remedy: it is the one that a refused call prints.
+                    Some(why) => Check::fail(name, row.state, why),
+                    None => Check::ok(name, row.state),
+                }
+            })
+            .collect(),
+    }
+}
+
+/// The program, and its links.
+pub(super) fn links(bin_dir: &Path) -> Vec<Check> {
+    let binary = bin_dir.join("sandwire");
+    let name = binary.display().to_string();
+    let program = match (binary.symlink_metadata(), files::untrusted(&binary)) {
+        (Err(error), _) => Check::fail(&name, error.to_string(), "run: sandwirectl install"),
+        (Ok(_), Some(why)) => Check::fail(&name, why, "find out who changed it, then run: sandwirectl install"),
+        (Ok(meta), None) if !meta.is_file() || meta.permissions().mode() & 0o111 == 0 => {
+            Check::fail(&name, "no program", "run: sandwirectl install")
+        }
+        (Ok(_), None) => Check::ok(&name, "there, root's"),
+    };
+    let grants = Generation::active().ok().flatten().and_then(|active| active.grants().ok()).unwrap_or_default();
+    let links = grants.keys().map(|plugin| {
+        let path = bin_dir.join(plugin);
+        let name = path.display().to_string();
+        if crate::install::is_ours(&path) {
+            Check::ok(name, "leads to sandwire")
+        } else if path.symlink_metadata().is_ok() {
+            Check::note(
+                name,
+                "another program has this name: configurations get that one, without a sandbox",
+                "to let Sandwire take its place run: sandwirectl install --replace",
+            )
+        } else {
+            Check::fail(
+                name,
+                "missing: configurations that name it fail",
+                format!("run: ln -s sandwire {}", path.display()),
+            )
+        }
+    });
+    std::iter::once(program).chain(links).collect()
+}

@@ -1,0 +1,102 @@
+//! Taking it all away again, except what is the operator's and what living pods need.
+
+use super::links::{KEPT, is_ours};
+use super::{BINARY, shipped};
+use crate::apply::component_path;
+use crate::component;
+use crate::files;
+use crate::output::Output;
+use anyhow::{Context, Result, bail};
+use sandwire_policy::paths;
+use sandwire_state::journal;
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+
+/// What to remove.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Options {
+    /// Directory of CNI plugins
+    #[arg(long, value_name = "DIR", default_value = paths::BIN_DIR)]
+    bin_dir: PathBuf,
+    /// Also remove the policy, the operator's own components and notes of plugins (leases stay: native host-local reads them)
+    #[arg(long)]
+    purge: bool,
+    /// Even if attachments of pods are left: nothing will undo them
+    #[arg(long)]
+    force: bool,
+}
+
+#[derive(Serialize)]
+struct Removed {
+    changes: Vec<String>,
+}
+
+/// Removes what `install` made, and puts back the native plugins that made room.
+pub(crate) fn uninstall(output: &Output, options: &Options) -> Result<bool> {
+    let attachments = journal::list(Path::new(paths::JOURNAL), None).map_err(anyhow::Error::from)?.len();
+    if attachments > 0 && !options.force {
+        bail!(
+            "{attachments} attachments of pods would be left with nothing to undo them (sandwirectl attachments lists them)\nremove those pods first, or say --force"
+        );
+    }
+    let mut changes = Vec::new();
+    let binary = options.bin_dir.join(BINARY);
+    for entry in std::fs::read_dir(&options.bin_dir).into_iter().flatten() {
+        let path = entry.with_context(|| format!("could not read {}", options.bin_dir.display()))?.path();
+        if is_ours(&path) {
+            let mut kept = path.clone().into_os_string();
+            kept.push(KEPT);
+            if Path::new(&kept).symlink_metadata().is_ok() {
+                // One rename puts the native program back in the link's place.
+                files::rename(Path::new(&kept), &path)?;
+                changes.push(format!("put back {}", path.display()));
+            } else {
+                remove(&path, &mut changes)?;
+            }
+        }
+    }
+    remove(&binary, &mut changes)?;
+    let shipped = shipped::Shipped::read()?;
+    for plugin in shipped.plugins() {
+        let path = component_path(plugin);
+        let digest = component::read(&path).map(|bytes| component::digest(&bytes));
+        if digest.is_ok_and(|digest| shipped.digest(plugin) == Some(digest.as_str())) {
+            remove(&path, &mut changes)?;
+        }
+    }
+    remove(Path::new(paths::SHIPPED), &mut changes)?;
+    for path in [paths::ACTIVE, paths::GENERATIONS, paths::LEASE_INDEX, paths::JOURNAL] {
+        remove(Path::new(path), &mut changes)?;
+    }
+    if options.purge {
+        for path in [paths::POLICY, paths::NOTES, paths::PLUGINS] {
+            remove(Path::new(path), &mut changes)?;
+        }
+    }
+    // Only when nothing of the operator's is left in them.
+    for path in [paths::NOTES, paths::PLUGINS, "/usr/lib/sandwire", "/etc/sandwire", paths::STATE, "/run/sandwire"] {
+        if std::fs::remove_dir(path).is_ok() {
+            changes.push(format!("removed {path}"));
+        }
+    }
+    if output.json {
+        output.json(&Removed { changes })?;
+    } else if changes.is_empty() {
+        output.line("nothing was installed");
+    } else {
+        changes.iter().for_each(|change| output.line(change));
+    }
+    Ok(true)
+}
+
+fn remove(path: &Path, changes: &mut Vec<String>) -> Result<()> {
+    let removed = match path.symlink_metadata() {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => Err(error),
+        Ok(meta) if meta.is_dir() => std::fs::remove_dir_all(path),
+        Ok(_) => std::fs::remove_file(path),
+    };
+    removed.with_context(|| format!("could not remove {}", path.display()))?;
+    changes.push(format!("removed {}", path.display()));
+    Ok(())
+}
