@@ -5,6 +5,7 @@ mod support;
 
 use sandwire_kernel::linux::LinuxKernel;
 use sandwire_kernel::*;
+use std::os::fd::AsFd;
 use support::*;
 
 fn not_found<T: std::fmt::Debug>(result: Outcome<T>) {
@@ -138,17 +139,16 @@ fn looking() {
 
 #[test]
 fn the_peer_in_a_third_namespace_is_not_taken_for_the_containers() {
-    with_kernel(|kernel, _| {
-        // A link of the container with the index that the foreign peer has, so that an index alone would deceive.
-        let (host, pod) = pair(kernel, "veth1");
-        std::thread::scope(|scope| {
-            scope.spawn(|| {
-                let other = LinuxKernel::open(None).unwrap();
-                drop(other);
-            });
-        });
-        kernel.delete_link(host).unwrap();
-        not_found(kernel.link_info(pod));
+    with_privileged_kernel(|kernel, _| {
+        // Indexes count from the same number in every namespace, so the container has a link of the foreign peer's
+        // index: an index alone would deceive.
+        let (_, pod) = pair(kernel, "veth1");
+        let third = new_netns();
+        let mut other = LinuxKernel::open(Some(third.as_fd())).unwrap();
+        let (foreign, far) = pair(&mut other, "veth2");
+        assert_eq!(far.index, pod.index);
+        not_found(kernel.veth_peer(foreign));
+        assert_eq!(other.veth_peer(foreign).unwrap().id, far);
     });
 }
 

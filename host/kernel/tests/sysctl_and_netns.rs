@@ -11,7 +11,7 @@ use support::*;
 
 #[test]
 fn each_namespace_has_its_own_values() {
-    with_kernel(|kernel, world| {
+    with_privileged_kernel(|kernel, world| {
         let key = "ipv4/ip_forward";
         let host = kernel.read_sysctl(Netns::Host, key).unwrap();
         let before = kernel.read_sysctl(Netns::Container, key).unwrap();

@@ -129,39 +129,37 @@ fn follow(
 fn start(kernel: &mut LinuxKernel, link: LinkId) -> Result<(OwnedFd, Pid), ()> {
     let bytes = serialize(delete(link), NLM_F_REQUEST | NLM_F_ACK, 1);
     let null = kernel.null.as_ref().map(AsRawFd::as_raw_fd);
-    let held = kernel.slow_to_close();
     // Never shared between two helpers, which would read each other's acknowledgements. In the container there is one
     // for the one link that a CNI call deletes there; a second link is deleted directly.
     let socket = kernel.namespace(link.netns).and_then(Namespace::take_delete).map_err(|_| ())?;
     let (pipe, word) = pipe2(OFlag::O_CLOEXEC).map_err(|_| ())?;
     let (socket_fd, word_fd) = (socket.fd().as_raw_fd(), word.as_raw_fd());
-    let orders = Orders::new(null, held.into_iter().chain([socket_fd, word_fd]).collect());
+    let orders = Orders::new(null, vec![socket_fd, word_fd]);
     // SAFETY: `send_delete` makes async-signal-safe calls only, on memory that exists before the fork.
     let helper = unsafe { fork_with(&orders, || send_delete(socket_fd, word_fd, &bytes)) }.map_err(|_| ())?;
     Ok((pipe, helper))
 }
 
-/// Ends the process's business with descriptors that are slow to close: a helper process closes them last.
+/// Closes descriptors that are slow to close in a helper process, so that neither the caller nor its exit waits.
 ///
 /// After a set element was deleted, closing the nfnetlink socket blocks 9 to 12 ms (the kernel waits out RCU for what
-/// the transaction freed), and so does the exit of whoever has it open.
-pub(super) fn hold_until_closed(kernel: &mut LinuxKernel) {
+/// the transaction freed), and so does the exit of whoever has it open last.
+pub(super) fn close_elsewhere(kernel: &mut LinuxKernel, slow: Vec<OwnedFd>) {
     reap(&mut kernel.helpers);
-    let held = kernel.slow_to_close();
-    if held.is_empty() {
+    if slow.is_empty() {
         return;
     }
+    // Without pipe or process the descriptors are closed here, slowly, when `slow` goes out of scope.
     let Ok((over, open)) = pipe2(OFlag::O_CLOEXEC) else { return };
-    let mut keep = held;
-    keep.push(over.as_raw_fd());
-    let orders = Orders::new(kernel.null.as_ref().map(AsRawFd::as_raw_fd), keep);
-    let over = over.as_raw_fd();
+    let null = kernel.null.as_ref().map(AsRawFd::as_raw_fd);
+    let over_fd = over.as_raw_fd();
+    let orders = Orders::new(null, slow.iter().map(AsRawFd::as_raw_fd).chain([over_fd]).collect());
     // SAFETY: `wait_for_end` makes async-signal-safe calls only.
-    let helper = unsafe { fork_with(&orders, || wait_for_end(over)) };
-    if helper.is_ok() {
-        // Here they close at once, for the helper has them too; only then may it go.
-        kernel.close_firewalls();
+    if let Ok(helper) = unsafe { fork_with(&orders, || wait_for_end(over_fd)) } {
+        kernel.helpers.push(helper);
     }
+    // In this order: they close at once while the helper has them too, and it goes when the pipe is closed.
+    drop(slow);
     drop(open);
 }
 

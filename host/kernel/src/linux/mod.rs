@@ -11,19 +11,21 @@ mod create;
 mod delete;
 mod links;
 mod netns;
+mod nftables;
 mod routes;
 mod socket;
 mod sysctl;
 mod wait;
 
 pub use netns::{open_netns, same_netns};
+pub use nftables::Nftables;
 
 use crate::*;
 use netns::Namespace;
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
 use nix::unistd::Pid;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 /// What is opened in the container's namespace beside the route socket.
@@ -43,6 +45,10 @@ pub struct LinuxKernel {
     /// Helper processes that have not been seen to end.
     helpers: Vec<Pid>,
     interrupted: fn() -> bool,
+    host_firewall: Option<Nftables>,
+    container_firewall: Option<Nftables>,
+    /// Whether rules may have been deleted: only then is closing slow.
+    rules_deleted: bool,
 }
 
 impl LinuxKernel {
@@ -59,14 +65,27 @@ impl LinuxKernel {
     ///
     /// # Errors
     /// As [`LinuxKernel::open`].
-    pub fn open_with(container: Option<BorrowedFd<'_>>, _needs: Needs) -> Outcome<Self> {
+    pub fn open_with(container: Option<BorrowedFd<'_>>, needs: Needs) -> Outcome<Self> {
         let host = Namespace::host()?;
-        let container = match container {
-            Some(fd) => Some(Namespace::visit(&host.fd, fd, || Ok(()))?.0),
-            None => None,
+        let (container, container_firewall) = match container {
+            Some(fd) => {
+                let firewall = || needs.container_firewall.then(Nftables::open).transpose();
+                let (namespace, firewall) = Namespace::visit(&host.fd, fd, firewall)?;
+                (Some(namespace), firewall)
+            }
+            None => (None, None),
         };
         let null = open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty()).ok();
-        Ok(Self { host, container, null, helpers: Vec::new(), interrupted: || false })
+        Ok(Self {
+            host,
+            container,
+            null,
+            helpers: Vec::new(),
+            interrupted: || false,
+            host_firewall: None,
+            container_firewall,
+            rules_deleted: false,
+        })
     }
 
     /// Asked whenever a signal interrupts a wait: whether to give up (the deadline of the call has passed).
@@ -76,7 +95,12 @@ impl LinuxKernel {
 
     /// At the very end: hands what is slow to close to a helper process, so that this one exits at once.
     pub fn finish(mut self) {
-        delete::hold_until_closed(&mut self);
+        if !self.rules_deleted {
+            return;
+        }
+        let firewalls = [self.host_firewall.take(), self.container_firewall.take()];
+        let slow = firewalls.into_iter().flatten().map(Nftables::into_fd).collect();
+        delete::close_elsewhere(&mut self, slow);
     }
 
     fn namespace(&mut self, netns: Netns) -> Outcome<&mut Namespace> {
@@ -132,12 +156,24 @@ impl LinuxKernel {
         Ok(())
     }
 
-    /// Sockets whose closing blocks (`delete::hold_until_closed`).
-    fn slow_to_close(&self) -> Vec<RawFd> {
-        Vec::new()
+    /// The firewall of a namespace, opened when first needed: this process never leaves the host's namespace, and in the
+    /// container's it must have been asked for ([`Needs`]).
+    fn firewall(&mut self, netns: Netns) -> Outcome<&mut Nftables> {
+        match netns {
+            Netns::Host => {
+                let open = match self.host_firewall.take() {
+                    Some(open) => open,
+                    None => Nftables::open()?,
+                };
+                Ok(self.host_firewall.insert(open))
+            }
+            Netns::Container => self.container_firewall.as_mut().ok_or_else(|| {
+                KernelError::Unsupported(
+                    "firewall rules in the container's namespace were not asked for when it was opened".into(),
+                )
+            }),
+        }
     }
-
-    fn close_firewalls(&mut self) {}
 }
 
 impl Kernel for LinuxKernel {
@@ -257,29 +293,21 @@ impl Kernel for LinuxKernel {
         sysctl::write(self, netns, key, value)
     }
 
-    fn apply_rules(&mut self, _netns: Netns, _owner: &RuleOwner, _label: &str, _rules: &[Rule]) -> Outcome<()> {
-        Err(KernelError::unsupported("apply_rules"))
+    fn apply_rules(&mut self, netns: Netns, owner: &RuleOwner, label: &str, rules: &[Rule]) -> Outcome<()> {
+        self.firewall(netns)?.apply(owner, label, rules)
     }
 
-    fn verify_rules(
-        &mut self,
-        _netns: Netns,
-        _owner: &RuleOwner,
-        _label: &str,
-        _rules: &[Rule],
-    ) -> Outcome<Vec<String>> {
-        Err(KernelError::unsupported("verify_rules"))
+    fn verify_rules(&mut self, netns: Netns, owner: &RuleOwner, label: &str, rules: &[Rule]) -> Outcome<Vec<String>> {
+        self.firewall(netns)?.verify(owner, label, rules)
     }
 
-    fn clear_rules(&mut self, _netns: Netns, _owner: &RuleOwner) -> Outcome<()> {
-        Err(KernelError::unsupported("clear_rules"))
+    fn clear_rules(&mut self, netns: Netns, owner: &RuleOwner) -> Outcome<()> {
+        self.rules_deleted = true;
+        self.firewall(netns)?.clear(owner)
     }
 
-    fn clear_known_rules(&mut self, _netns: Netns, _owner: &RuleOwner, __known: &[Rule]) -> Outcome<()> {
-        Err(KernelError::unsupported("clear_known_rules"))
-    }
-
-    fn retain_rules(&mut self, _netns: Netns, _network: &str, _valid: &[(String, String)]) -> Outcome<()> {
-        Err(KernelError::unsupported("retain_rules"))
+    fn retain_rules(&mut self, netns: Netns, network: &str, valid: &[(String, String)]) -> Outcome<()> {
+        self.rules_deleted = true;
+        self.firewall(netns)?.retain(network, valid)
     }
 }

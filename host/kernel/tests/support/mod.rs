@@ -41,13 +41,20 @@ pub fn drop_privilege() {
     nix::sys::prctl::set_no_new_privs().unwrap();
 }
 
-/// Runs `body` in a thread of its own, whose namespace is the host's of `kernel`.
+/// Runs `body` in a thread of its own, whose namespace is the host's of `kernel`, with no privilege but CAP_NET_ADMIN.
 pub fn with_kernel(body: impl FnOnce(&mut LinuxKernel, &World) + Send + 'static) {
+    with_privileged_kernel(|kernel, world| {
+        drop_privilege();
+        body(kernel, world);
+    });
+}
+
+/// The same for tests that go on to make or enter namespaces themselves.
+pub fn with_privileged_kernel(body: impl FnOnce(&mut LinuxKernel, &World) + Send + 'static) {
     std::thread::spawn(|| {
         unshare(CloneFlags::CLONE_NEWNET).expect("these tests need root");
         let world = World { host: own(), container: new_netns() };
         let mut kernel = LinuxKernel::open(Some(world.container.as_fd())).unwrap();
-        drop_privilege();
         body(&mut kernel, &world);
     })
     .join()
