@@ -2,9 +2,11 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod bad_input;
+mod calls;
 mod cases;
 mod cnitool;
 mod common;
 mod components;
+mod ctl;
 mod interop;
 mod runner;

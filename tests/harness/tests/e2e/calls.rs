@@ -1,0 +1,198 @@
+//! What holds for every call, whatever the plugin: it may be killed, run beside others, see standard output closed; and a
+//! component never runs with the privilege that the call began with.
+
+use crate::common::{BRIDGE, bridge, mynet};
+use sandwire_harness::agent::{Agent, Mode};
+use sandwire_harness::{Node, Place, Pod, Verb};
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::io::{Read, Write};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// An ADD that waits for its agent, which has got its call.
+fn hanging_add(node: &Node, pod: &Pod, agent: &Agent) -> Child {
+    agent.set(Mode::Hang).unwrap();
+    agent.take_calls();
+    let (command, stdin) = node.call("bagpipe", Verb::Add).pod(pod).ifname("eth0").config(&mynet()).command().unwrap();
+    let mut child = node.spawn(&Place::Host, command).unwrap();
+    child.stdin.take().unwrap().write_all(&stdin).unwrap();
+    let started = Instant::now();
+    while !agent.take_calls().iter().any(|call| call.path == "/attach_localport") {
+        assert!(started.elapsed() < Duration::from_secs(10), "the agent gets no call");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    child
+}
+
+fn signal(child: &Child, name: &str) {
+    assert!(Command::new("kill").args([&format!("-{name}"), &child.id().to_string()]).status().unwrap().success());
+}
+
+/// A runtime that gives up sends SIGTERM: the call undoes what it did and says so.
+#[test]
+fn terminated() {
+    for name in ["TERM", "INT"] {
+        let node = Node::installed().unwrap();
+        let pod = node.pod("a").unwrap();
+        let agent = Agent::tcp(&node, "127.0.0.1:8082").unwrap();
+        let before = node.snapshot().unwrap();
+        let child = hanging_add(&node, &pod, &agent);
+        signal(&child, name);
+        // What takes the attachment back may wait for the agent as long as any call to it.
+        let output = child.wait_with_output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let error: Value = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{name}: {e}: {text} {output:?}"));
+        assert!(
+            output.status.code() == Some(1) && error["code"].is_u64() && error["msg"].is_string(),
+            "{name}: {error}"
+        );
+        node.snapshot().unwrap().assert_only_undo_left(&before).unwrap_or_else(|e| panic!("{name}: {e:#}"));
+        agent.set(Mode::Ok).unwrap();
+        node.cni("bagpipe", Verb::Del, &pod, "eth0", &mynet()).unwrap().done().unwrap();
+        node.snapshot().unwrap().assert_same_attachments(&before).unwrap_or_else(|e| panic!("{name}: {e:#}"));
+    }
+}
+
+/// SIGKILL leaves everything where it was; the DEL that a runtime sends after any failed ADD finds it, without a result.
+#[test]
+fn killed() {
+    let node = Node::installed().unwrap();
+    let pod = node.pod("a").unwrap();
+    let agent = Agent::tcp(&node, "127.0.0.1:8082").unwrap();
+    let before = node.snapshot().unwrap();
+    let mut child = hanging_add(&node, &pod, &agent);
+    signal(&child, "KILL");
+    child.wait().unwrap();
+    let left = node.snapshot().unwrap().attachments_since(&before);
+    assert!(left.iter().any(|line| line.contains("link")), "it had made a link by then: {left:?}");
+    agent.set(Mode::Ok).unwrap();
+    node.cni("bagpipe", Verb::Del, &pod, "eth0", &mynet()).unwrap().done().unwrap();
+    node.snapshot().unwrap().assert_same_attachments(&before).unwrap();
+    assert!(agent.attached().is_empty());
+}
+
+/// The very first pods of a node come all at once: one bridge, no address twice, nothing lost, and all of it goes again.
+#[test]
+fn many_at_once() {
+    const PODS: usize = 24;
+    let node = Node::installed().unwrap();
+    let mut config = bridge();
+    config["ipMasq"] = true.into();
+    let pods: Vec<Pod> = (0..PODS).map(|i| node.pod(&format!("p{i}")).unwrap()).collect();
+    let before = node.snapshot().unwrap();
+    let all = |verb: Verb| -> Vec<sandwire_harness::Outcome> {
+        let (node, config) = (&node, &config);
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = pods
+                .iter()
+                .map(|pod| scope.spawn(move || node.cni("bridge", verb, pod, "eth0", config).unwrap()))
+                .collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        })
+    };
+    let mut addresses = BTreeSet::new();
+    for outcome in all(Verb::Add) {
+        let result = outcome.result().unwrap();
+        assert!(addresses.insert(result["ips"][0]["address"].as_str().unwrap().to_owned()), "{addresses:?}");
+    }
+    for pod in &pods {
+        node.sh_at(&pod.place(), "ping -c 1 -W 5 10.1.2.1").unwrap();
+    }
+    all(Verb::Del).iter().for_each(|outcome| outcome.done().unwrap());
+    node.snapshot().unwrap().assert_same_attachments(&before).unwrap();
+}
+
+/// Two interfaces of one pod, in one network and in two.
+#[test]
+fn two_interfaces_of_one_pod() {
+    let node = Node::installed().unwrap();
+    let pod = node.pod("a").unwrap();
+    let before = node.snapshot().unwrap();
+    let mut other = bridge();
+    other["name"] = "other".into();
+    other["bridge"] = "cni1".into();
+    other["ipam"]["subnet"] = "10.9.9.0/24".into();
+    other["ipam"]["routes"] = serde_json::json!([]);
+    let mut plain = bridge();
+    plain["ipam"]["routes"] = serde_json::json!([]);
+    for (ifname, config, address) in
+        [("eth0", &plain, "10.1.2.2/24"), ("eth1", &plain, "10.1.2.3/24"), ("net1", &other, "10.9.9.2/24")]
+    {
+        let result = node.cni("bridge", Verb::Add, &pod, ifname, config).unwrap().result().unwrap();
+        assert_eq!(result["ips"][0]["address"], address);
+    }
+    // One goes, the others stay.
+    node.cni("bridge", Verb::Del, &pod, "eth0", &plain).unwrap().done().unwrap();
+    node.sh_at(
+        &pod.place(),
+        "! ip link show eth0 2>/dev/null; ip link show eth1; ping -c 1 -W 5 10.9.9.1; ping -c 1 -W 5 10.1.2.1",
+    )
+    .unwrap();
+    node.cni("bridge", Verb::Del, &pod, "eth1", &plain).unwrap().done().unwrap();
+    node.cni("bridge", Verb::Del, &pod, "net1", &other).unwrap().done().unwrap();
+    node.snapshot().unwrap().assert_same_attachments(&before).unwrap();
+}
+
+/// After a reboot the journal is empty and the leases are there: DEL and ADD with the same identity work.
+#[test]
+fn after_a_reboot() {
+    let node = Node::installed().unwrap();
+    let pod = node.pod("a").unwrap();
+    let before = node.snapshot().unwrap();
+    node.cni("bridge", Verb::Add, &pod, "eth0", &bridge()).unwrap().result().unwrap();
+    pod.drop_netns(&node).unwrap();
+    node.sh("rm -rf /run/sandwire; ip -o link | sed -nE 's/^[0-9]+: (veth[^@:]*).*/\\1/p' | xargs -r -n 1 ip link del; ip link del cni0").unwrap();
+    pod.make_netns(&node).unwrap();
+    node.cni("bridge", Verb::Del, &pod, "eth0", &bridge()).unwrap().done().unwrap();
+    node.snapshot().unwrap().assert_same_attachments(&before).unwrap();
+    node.cni("bridge", Verb::Add, &pod, "eth0", &bridge()).unwrap().result().unwrap();
+    node.cni("bridge", Verb::Del, &pod, "eth0", &bridge()).unwrap().done().unwrap();
+}
+
+/// A result that nobody can read is a failed ADD: the runtime knows nothing of what was made.
+#[test]
+fn standard_output_closed() {
+    let node = Node::installed().unwrap();
+    let pod = node.pod("a").unwrap();
+    let before = node.snapshot().unwrap();
+    let (mut command, stdin) =
+        node.call("bridge", Verb::Add).pod(&pod).ifname("eth0").config(&bridge()).command().unwrap();
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = node.within(move || command.spawn()).unwrap().unwrap();
+    drop(child.stdout.take());
+    child.stdin.take().unwrap().write_all(&stdin).unwrap();
+    let mut stderr = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+    let status = child.wait().unwrap();
+    assert!(!status.success() && status.code().is_some(), "{status} {stderr}");
+    // It may have undone it or not; the DEL that follows a failed ADD does.
+    node.cni("bridge", Verb::Del, &pod, "eth0", &bridge()).unwrap().done().unwrap();
+    node.snapshot().unwrap().assert_same_attachments(&before).unwrap();
+}
+
+/// Nothing of a component is executable before no_new_privs is set and capabilities are dropped.
+#[test]
+fn privilege_goes_before_the_component_comes() {
+    let node = Node::installed().unwrap();
+    let pod = node.pod("a").unwrap();
+    let (call, stdin) = node.call("bridge", Verb::Add).pod(&pod).ifname("eth0").config(&bridge()).command().unwrap();
+    let mut strace = Command::new("strace");
+    strace.args(["-f", "-y", "-o", "/mnt/trace", "-e", "trace=mmap,mprotect,prctl,capset,execve,seccomp", BRIDGE]);
+    strace.env_clear().envs(call.get_envs().filter_map(|(key, value)| Some((key, value?))));
+    let finished = node.run(&Place::Host, strace, &stdin).unwrap();
+    assert!(finished.status.success(), "{finished:?}");
+    let trace = String::from_utf8(node.read("/mnt/trace").unwrap().unwrap()).unwrap();
+    let first = |what: &str| {
+        trace.lines().position(|line| line.contains(what)).unwrap_or_else(|| panic!("no {what} in\n{trace}"))
+    };
+    let executable = first("PROT_EXEC");
+    assert!(first("PR_SET_NO_NEW_PRIVS, 1") < executable && first("capset(") < executable, "{trace}");
+    assert!(
+        trace.lines().nth(executable).unwrap().contains("/var/lib/sandwire/generations/")
+            || trace.contains("mprotect("),
+        "{trace}"
+    );
+    // One process image: nothing was executed on the way.
+    assert_eq!(trace.matches("execve(").count(), 1, "{trace}");
+}
