@@ -1,0 +1,277 @@
+//! The journal: what is found again after any end of a call.
+#![allow(missing_docs, clippy::unwrap_used, clippy::indexing_slicing)]
+
+use proptest::prelude::*;
+use sandwire_state::journal::{Attachment, Journal, NetworkLock, Side, State, Undo, list};
+use serde_json::json;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+fn attachment(id: &str) -> Attachment {
+    Attachment { network: "net".into(), container_id: id.into(), ifname: "eth0".into() }
+}
+
+fn delete(name: &str) -> Undo {
+    Undo::DeleteLink { side: Side::Host, name: name.into(), index: None }
+}
+
+fn names(root: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut folders = vec![root.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap().map(Result::unwrap) {
+            if entry.file_type().unwrap().is_dir() {
+                folders.push(entry.path())
+            } else {
+                found.push(entry.path().strip_prefix(root).unwrap().display().to_string())
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+fn file(root: &Path) -> PathBuf {
+    root.join(names(root).into_iter().find(|name| name.starts_with("networks/")).unwrap())
+}
+
+#[test]
+fn an_attachments_life() {
+    let place = tempfile::tempdir().unwrap();
+    let root = &place.path().join("journal");
+    let mut add = Journal::open(root, &attachment("a")).unwrap();
+    add.begin("ADD", "bridge").unwrap();
+    assert_eq!(names(root), ["locks/net"]);
+    let link = add.intend("bridge", &delete("veth1")).unwrap();
+    add.done(link, Some(&Undo::DeleteLink { side: Side::Host, name: "veth1".into(), index: Some(7) })).unwrap();
+    let lease = add.intend("host-local", &Undo::ReleaseLease { directory: "/l/net".into(), address: None }).unwrap();
+    add.done(lease, None).unwrap();
+    assert_eq!(add.uncommitted().len(), 2);
+    add.commit(&json!({"ips": ["10.0.0.2/24"]})).unwrap();
+    assert_eq!((add.uncommitted().len(), add.pending().len()), (0, 2));
+    drop(add);
+
+    // The next plugin of the chain fails; what the first did stays.
+    let mut chained = Journal::open(root, &attachment("a")).unwrap();
+    chained.begin("ADD", "portmap").unwrap();
+    let rules =
+        Undo::ClearRules { side: Side::Host, plugin: "portmap".into(), label: "x".into(), rules: json!([1, 2]) };
+    let rules = chained.intend("portmap", &rules).unwrap();
+    drop(chained);
+    let mut next = Journal::open(root, &attachment("a")).unwrap();
+    assert_eq!(
+        next.uncommitted().iter().map(|entry| (entry.id, entry.state)).collect::<Vec<_>>(),
+        [(rules, State::Intended)]
+    );
+    next.undone(rules).unwrap();
+    assert!(next.undone(rules).is_err());
+    assert_eq!(next.facts()["bridge"], json!({"ips": ["10.0.0.2/24"]}));
+    assert!(!next.remove_if_empty().unwrap());
+
+    let summary = &list(root, None).unwrap()[0];
+    assert_eq!(
+        (summary.attachment.clone(), summary.pending.len(), summary.uncommitted, summary.damaged),
+        (attachment("a"), 2, 0, 0)
+    );
+    assert_eq!(summary.pending[0].undo, Undo::DeleteLink { side: Side::Host, name: "veth1".into(), index: Some(7) });
+
+    let mut del = Journal::open(root, &attachment("a")).unwrap();
+    del.begin("DEL", "bridge").unwrap();
+    for id in del.pending().iter().rev().map(|entry| entry.id).collect::<Vec<_>>() {
+        del.failed(id).unwrap();
+        del.failed(id).unwrap();
+        assert_eq!(del.pending().last().unwrap().state, State::Failed);
+        del.undone(id).unwrap();
+    }
+    assert!(del.remove_if_empty().unwrap());
+    assert_eq!(names(root), [""; 0]);
+    assert_eq!(list(root, Some("net")).unwrap(), []);
+}
+
+#[test]
+fn a_call_that_does_nothing_leaves_nothing() {
+    let place = tempfile::tempdir().unwrap();
+    let root = &place.path().join("journal");
+    for verb in ["ADD", "CHECK", "DEL"] {
+        let mut journal = Journal::open(root, &attachment("a")).unwrap();
+        journal.begin(verb, "loopback").unwrap();
+        journal.commit(&json!(null)).unwrap();
+        assert!(journal.remove_if_empty().unwrap());
+    }
+    assert_eq!(names(root), [""; 0]);
+    // But one that has something to show is kept.
+    let mut journal = Journal::open(root, &attachment("a")).unwrap();
+    journal.begin("ADD", "loopback").unwrap();
+    journal.commit(&json!({"x": 1})).unwrap();
+    drop(journal);
+    assert_eq!(list(root, Some("net")).unwrap()[0].facts["loopback"], json!({"x": 1}));
+}
+
+#[test]
+fn names_of_every_length_and_kind() {
+    let place = tempfile::tempdir().unwrap();
+    let long = "x".repeat(100_000);
+    let keys = [("net", "a"), (long.as_str(), long.as_str()), ("..", "../../etc"), ("net.lock", "\"\n\r\0"), ("", "")];
+    for (network, id) in keys {
+        let key = Attachment { network: network.into(), container_id: id.into(), ifname: "eth0".into() };
+        let mut journal = Journal::open(place.path(), &key).unwrap();
+        journal.begin("ADD", "p\n").unwrap();
+        journal.intend("p\n", &delete("\u{0}\n\"")).unwrap();
+    }
+    let found = list(place.path(), None).unwrap();
+    assert_eq!(found.len(), keys.len());
+    for (network, id) in keys {
+        let one = &list(place.path(), Some(network)).unwrap()[0];
+        assert_eq!((one.attachment.container_id.as_str(), one.damaged), (id, 0));
+        assert_eq!(one.pending[0].undo, delete("\u{0}\n\""));
+    }
+    assert!(!place.path().parent().unwrap().join("etc").exists());
+}
+
+#[test]
+fn gc_has_the_network_for_itself() {
+    let place = tempfile::tempdir().unwrap();
+    for id in ["b", "a"] {
+        let mut journal = Journal::open(place.path(), &attachment(id)).unwrap();
+        journal.begin("ADD", "bridge").unwrap();
+        journal.intend("bridge", &delete(id)).unwrap();
+    }
+    let gc = NetworkLock::take(place.path(), "net").unwrap();
+    assert_eq!(gc.attachments().unwrap(), [attachment("a"), attachment("b")]);
+    for attachment in gc.attachments().unwrap() {
+        let mut journal = gc.journal(&attachment.owner()).unwrap();
+        let ids: Vec<u64> = journal.uncommitted().iter().map(|entry| entry.id).collect();
+        ids.into_iter().for_each(|id| journal.undone(id).unwrap());
+        assert!(journal.remove_if_empty().unwrap());
+    }
+    gc.remove_if_empty();
+    assert_eq!(names(place.path()), [""; 0]);
+}
+
+#[test]
+fn damage_is_counted_and_kept() {
+    let place = tempfile::tempdir().unwrap();
+    let mut journal = Journal::open(place.path(), &attachment("a")).unwrap();
+    journal.begin("ADD", "bridge").unwrap();
+    let id = journal.intend("bridge", &delete("a")).unwrap();
+    drop(journal);
+    let path = file(place.path());
+    std::fs::OpenOptions::new()
+        .append(true)
+        .open(&path)
+        .unwrap()
+        .write_all(b"{\"intend-2\":{}}\n\xff\xfe\n{\"und")
+        .unwrap();
+    let mut journal = Journal::open(place.path(), &attachment("a")).unwrap();
+    assert_eq!((journal.damaged(), journal.pending().len()), (2, 1));
+    journal.undone(id).unwrap();
+    // What a later release wrote down may still have to be undone.
+    assert!(!journal.remove_if_empty().unwrap());
+    assert_eq!(list(place.path(), None).unwrap()[0].damaged, 2);
+    // Another attachment's file under this name is not believed.
+    let text = std::fs::read_to_string(&path)
+        .unwrap_or_else(|_| String::from_utf8_lossy(&std::fs::read(&path).unwrap()).into());
+    std::fs::write(&path, text.replace("\"container_id\":\"a\"", "\"container_id\":\"b\"")).unwrap();
+    assert!(Journal::open(place.path(), &attachment("a")).unwrap_err().to_string().contains("another attachment"));
+}
+
+#[test]
+fn the_last_of_a_network_removes_its_lock_while_others_come() {
+    let place = tempfile::tempdir().unwrap();
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            let root = place.path();
+            scope.spawn(move || {
+                for n in 0..200 {
+                    // Two threads share each attachment.
+                    let mut journal = Journal::open(root, &attachment(&format!("{}", thread % 2))).unwrap();
+                    assert_eq!(journal.pending().len(), 0, "{thread} {n}");
+                    journal.begin("ADD", "p").unwrap();
+                    let id = journal.intend("p", &delete("x")).unwrap();
+                    journal.undone(id).unwrap();
+                    assert!(journal.remove_if_empty().unwrap());
+                }
+            });
+        }
+    });
+    assert_eq!(list(place.path(), None).unwrap(), []);
+}
+
+#[test]
+fn costs_little() {
+    // /dev/shm is a tmpfs, as /run is.
+    let place = tempfile::tempdir_in("/dev/shm").unwrap();
+    let mut times = Vec::new();
+    for n in 0..200 {
+        let key = attachment(&format!("{n:064}"));
+        let start = Instant::now();
+        let mut journal = Journal::open(place.path(), &key).unwrap();
+        journal.begin("ADD", "bridge").unwrap();
+        for name in ["veth0123abcd", "address", "route", "masquerade"] {
+            let id = journal.intend("bridge", &delete(name)).unwrap();
+            journal.done(id, None).unwrap();
+        }
+        journal
+            .commit(&json!({"ips": [{"address": "10.0.0.2/24", "gateway": "10.0.0.1"}], "mac": "0a:58:0a:00:00:02"}))
+            .unwrap();
+        drop(journal);
+        times.push(start.elapsed());
+    }
+    times.sort();
+    let mut dels = Vec::new();
+    for n in 0..200 {
+        let start = Instant::now();
+        let mut journal = Journal::open(place.path(), &attachment(&format!("{n:064}"))).unwrap();
+        journal.begin("DEL", "bridge").unwrap();
+        for id in journal.pending().iter().map(|entry| entry.id).collect::<Vec<_>>() {
+            journal.undone(id).unwrap();
+        }
+        assert!(journal.remove_if_empty().unwrap());
+        dels.push(start.elapsed());
+    }
+    dels.sort();
+    println!("journal of 4 operations: ADD {} us, DEL {} us", times[100].as_micros(), dels[100].as_micros());
+    assert!(times[100].as_micros() < 2_000 && dels[100].as_micros() < 2_000);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 100, failure_persistence: None, ..ProptestConfig::default() })]
+    /// Cut anywhere (a process killed within a write), the journal still knows everything that had begun.
+    #[test]
+    fn cut_anywhere(cut in 0.0f64..1.0, undone in prop::collection::btree_set(0u64..6, 0..6)) {
+        let place = tempfile::tempdir().unwrap();
+        let mut journal = Journal::open(place.path(), &attachment("a")).unwrap();
+        journal.begin("ADD", "p").unwrap();
+        // After each step: how long the file was, and what was pending.
+        let mut history = Vec::new();
+        for n in 0..6u64 {
+            let id = journal.intend("p", &delete(&n.to_string())).unwrap();
+            let mut note = |journal: &Journal| {
+                let ids: Vec<u64> = journal.pending().iter().map(|entry| entry.id).collect();
+                history.push((std::fs::metadata(file(place.path())).unwrap().len(), ids));
+            };
+            note(&journal);
+            journal.done(id, None).unwrap();
+            note(&journal);
+            if undone.contains(&n) {
+                journal.undone(id).unwrap();
+                note(&journal);
+            }
+        }
+        drop(journal);
+        let path = file(place.path());
+        let length = (std::fs::metadata(&path).unwrap().len() as f64 * cut) as u64;
+        std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(length).unwrap();
+        let wanted = history.into_iter().rev().find(|(at, _)| *at <= length).map(|(_, ids)| ids).unwrap_or_default();
+        let mut journal = Journal::open(place.path(), &attachment("a")).unwrap();
+        prop_assert_eq!(journal.pending().iter().map(|entry| entry.id).collect::<Vec<_>>(), wanted.clone());
+        prop_assert_eq!((journal.uncommitted().len(), journal.damaged()), (wanted.len(), 0));
+        // And it can be gone on with.
+        journal.begin("ADD", "p").unwrap();
+        let id = journal.intend("p", &delete("new")).unwrap();
+        prop_assert!(!wanted.contains(&id));
+        drop(journal);
+        prop_assert_eq!(Journal::open(place.path(), &attachment("a")).unwrap().pending().len(), wanted.len() + 1);
+    }
+}
