@@ -133,6 +133,9 @@ fn looking() {
         assert!(!alone.has_container());
         not_found(alone.veth_peer(host));
         not_found(alone.links(Netns::Container));
+        // The namespace is gone, and the link with it.
+        alone.delete_link(LinkId { netns: Netns::Container, index: 2 }).unwrap();
+        alone.delete_links(&[LinkId { netns: Netns::Container, index: 2 }]).unwrap();
         not_found(alone.create_veth(&device(Netns::Host, "x"), &device(Netns::Container, "y")));
     });
 }

@@ -262,7 +262,12 @@ pub(super) fn bridge(kernel: &mut LinuxKernel, device: &DeviceSpec, bridge: &Bri
     if bridge.vlan_filtering {
         info.push(Info::Data(InfoData::Bridge(vec![InfoBridge::VlanFiltering(true)])));
     }
-    single(kernel, device, info, None)
+    single(kernel, device, info, None).map_err(|error| match error {
+        KernelError::Unsupported(text) if bridge.vlan_filtering => KernelError::Unsupported(format!(
+            "{text}; this kernel's bridges can't filter VLANs (CONFIG_BRIDGE_VLAN_FILTERING)"
+        )),
+        error => error,
+    })
 }
 
 pub(super) fn other(kernel: &mut LinuxKernel, device: &DeviceSpec, kind: &VirtualKind) -> Outcome<LinkId> {

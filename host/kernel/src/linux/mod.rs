@@ -149,7 +149,8 @@ impl LinuxKernel {
     fn delete_all(&mut self, links: &[LinkId]) -> Outcome<()> {
         for netns in [Netns::Host, Netns::Container] {
             let indexes: Vec<u32> = links.iter().filter(|link| link.netns == netns).map(|link| link.index).collect();
-            if !indexes.is_empty() {
+            let there = netns == Netns::Host || self.container.is_some();
+            if there && !indexes.is_empty() {
                 links::delete_many(self.namespace(netns)?, &indexes)?;
             }
         }
