@@ -68,6 +68,12 @@ macro_rules! export {
             $crate::bindings::attach::export_attach!(Component);
             $($crate::__export_verb!($verb $plugin, Component);)*
         };
+        // Native builds (unit tests) have no exports, but the same must compile and be in use.
+        #[cfg(not(target_family = "wasm"))]
+        const _: () = {
+            let _ = ($crate::glue::add::<$plugin>, $crate::glue::del::<$plugin>);
+            $(let _ = $crate::glue::$verb::<$plugin>;)*
+        };
     };
 }
 

@@ -1,9 +1,8 @@
 //! The keys of the bridge plugin.
 
-use crate::vlan::Trunk;
+use crate::vlan::{Trunk, Vlans};
 use sandwire_plugin::{Call, Dns, Failure, Ipam, OrFail, mac};
 use serde::Deserialize;
-use std::collections::BTreeSet;
 
 /// The network configuration. Defaults are the reference's.
 #[derive(Debug, Deserialize)]
@@ -112,7 +111,7 @@ impl Config {
     }
 
     /// The VLANs of `vlanTrunk`.
-    pub(crate) fn trunk(&self) -> Result<BTreeSet<u16>, Failure> {
+    pub(crate) fn trunk(&self) -> Result<Vlans, Failure> {
         crate::vlan::trunk(self.vlan_trunk.as_deref().unwrap_or_default())
     }
 

@@ -39,15 +39,11 @@ pub(crate) fn complete(result: &mut CniResult, is_gateway: bool, is_default: boo
 }
 
 /// The gateways of a completed result, IPv4 first.
-pub(crate) fn of(result: &CniResult) -> Vec<Gateway> {
-    let mut gateways: Vec<_> = result
-        .ips
-        .iter()
-        .filter_map(|ip| IpNet::new(ip.gateway?, ip.address.prefix_len()).ok())
-        .map(|address| Gateway { address })
-        .collect();
-    gateways.sort_by_key(|gateway| gateway.address.addr().is_ipv6());
-    gateways
+pub(crate) fn of(result: &CniResult) -> impl Iterator<Item = Gateway> + use<> {
+    let gateways: Vec<IpNet> =
+        result.ips.iter().filter_map(|ip| IpNet::new(ip.gateway?, ip.address.prefix_len()).ok()).collect();
+    let (v4, v6): (Vec<IpNet>, Vec<IpNet>) = gateways.into_iter().partition(|gateway| gateway.addr().is_ipv4());
+    v4.into_iter().chain(v6).map(|address| Gateway { address })
 }
 
 /// The address after the network's own.
@@ -73,7 +69,7 @@ mod tests {
         );
         complete(&mut given, true, false);
         assert!(given.ips.iter().all(|ip| ip.interface == Some(2)));
-        let text: Vec<_> = of(&given).iter().map(|gateway| gateway.address.to_string()).collect();
+        let text: Vec<_> = of(&given).map(|gateway| gateway.address.to_string()).collect();
         assert_eq!(text, ["10.1.2.1/24", "10.1.3.254/24", "fd00::1/64"]);
         assert!(given.routes.is_empty());
     }

@@ -90,6 +90,8 @@ fn ensure_bridge(node: &Netns, config: &Config) -> Result<Link, Failure> {
     if config.promisc_mode {
         shared::ensure_promisc(&bridge, true).or_fail(context())?;
     }
+    // A container could otherwise announce itself as the node's IPv6 router. Not fatal: a kernel may have no IPv6.
+    let _ = shared::ensure_sysctl(node, &["ipv6/conf/", &config.bridge, "/accept_ra"].concat(), "0");
     Ok(bridge)
 }
 

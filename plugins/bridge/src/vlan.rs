@@ -3,7 +3,6 @@
 use sandwire_plugin::Failure;
 use sandwire_plugin::host::bridging::Vlan;
 use serde::Deserialize;
-use std::collections::{BTreeMap, BTreeSet};
 
 /// An entry of `vlanTrunk`: one VLAN, a range of them, or both.
 #[derive(Debug, Default, Deserialize)]
@@ -19,12 +18,36 @@ pub(crate) struct Trunk {
 /// The VLAN that a trunk without `vlan` has for frames without a tag.
 const NATIVE: u16 = 1;
 
+/// What a VLAN id can be (0 and 4095 are reserved, IEEE 802.1Q).
+const IDS: std::ops::RangeInclusive<u16> = 1..=4094;
+
+/// A set of VLANs, by their ids.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Vlans(Vec<bool>);
+
+impl Vlans {
+    fn insert(&mut self, id: u16) {
+        self.0.resize(usize::from(*IDS.end()) + 1, false);
+        if let Some(member) = self.0.get_mut(usize::from(id)) {
+            *member = true;
+        }
+    }
+
+    fn contains(&self, id: u16) -> bool {
+        self.0.get(usize::from(id)).copied().unwrap_or_default()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
 /// The VLANs of a trunk, validated; errors have the reference's texts.
-pub(crate) fn trunk(entries: &[Trunk]) -> Result<BTreeSet<u16>, Failure> {
+pub(crate) fn trunk(entries: &[Trunk]) -> Result<Vlans, Failure> {
     let valid = |id: i64, wrong: &str| {
-        u16::try_from(id).ok().filter(|id| (1..=4094).contains(id)).ok_or_else(|| Failure::config(wrong))
+        u16::try_from(id).ok().filter(|id| IDS.contains(id)).ok_or_else(|| Failure::config(wrong))
     };
-    let mut vlans = BTreeSet::new();
+    let mut vlans = Vlans::default();
     for entry in entries {
         match (entry.min, entry.max) {
             (Some(min), Some(max)) => {
@@ -33,7 +56,7 @@ pub(crate) fn trunk(entries: &[Trunk]) -> Result<BTreeSet<u16>, Failure> {
                 if max < min {
                     return Err(Failure::config("minID is greater than maxID in trunk parameter"));
                 }
-                vlans.extend(min..=max);
+                (min..=max).for_each(|id| vlans.insert(id));
             }
             (None, Some(_)) => {
                 return Err(Failure::config("minID and maxID should be configured simultaneously, minID is missing"));
@@ -55,25 +78,28 @@ pub(crate) fn trunk(entries: &[Trunk]) -> Result<BTreeSet<u16>, Failure> {
 /// `present` is what it keeps (`preserveDefaultVlan`); `access` is 0 or the VLAN of frames without a tag; a trunk
 /// without it has [`NATIVE`] for them. A VLAN that is both in the trunk and `vlan` stays untagged (in the reference it
 /// loses that, and the port then has no VLAN for frames without a tag).
-pub(crate) fn of_port(present: &[Vlan], access: u16, trunk: &BTreeSet<u16>) -> Option<Vec<Vlan>> {
+pub(crate) fn of_port(present: &[Vlan], access: u16, trunk: &Vlans) -> Option<Vec<Vlan>> {
     if access == 0 && trunk.is_empty() {
         return None;
     }
-    let mut ports: BTreeMap<u16, bool> =
-        present.iter().flat_map(|range| (range.first..=range.last).map(|id| (id, range.untagged))).collect();
-    ports.extend(trunk.iter().map(|id| (*id, false)));
-    let untagged = if access == 0 { NATIVE } else { access };
-    ports.insert(untagged, true);
-
+    let native = if access == 0 { NATIVE } else { access };
+    let untagged = |id: u16| {
+        if id == native {
+            return Some(true);
+        }
+        if trunk.contains(id) {
+            return Some(false);
+        }
+        present.iter().find(|range| (range.first..=range.last).contains(&id)).map(|range| range.untagged)
+    };
     let mut list: Vec<Vlan> = Vec::new();
-    for (id, leaves_untagged) in ports {
+    for id in IDS {
+        let Some(untagged) = untagged(id) else { continue };
         match list.last_mut() {
-            Some(range)
-                if range.last + 1 == id && range.untagged == leaves_untagged && !range.pvid && id != untagged =>
-            {
+            Some(range) if range.last + 1 == id && range.untagged == untagged && !range.pvid && id != native => {
                 range.last = id;
             }
-            _ => list.push(Vlan { first: id, last: id, pvid: id == untagged, untagged: leaves_untagged }),
+            _ => list.push(Vlan { first: id, last: id, pvid: id == native, untagged }),
         }
     }
     Some(list)
@@ -83,7 +109,7 @@ pub(crate) fn of_port(present: &[Vlan], access: u16, trunk: &BTreeSet<u16>) -> O
 mod tests {
     use super::*;
 
-    fn entries(json: &str) -> Result<BTreeSet<u16>, Failure> {
+    fn entries(json: &str) -> Result<Vlans, Failure> {
         trunk(&sandwire_plugin::go_json::from_str::<Vec<Trunk>>(json).unwrap())
     }
 
@@ -116,9 +142,9 @@ mod tests {
 
     #[test]
     fn the_list_of_a_port() {
-        let none = BTreeSet::new();
+        let none = Vlans::default();
         let trunk = entries(r#"[{"minID":100,"maxID":103},{"id":7},{"id":101}]"#).unwrap();
-        assert_eq!(trunk.len(), 5);
+        assert_eq!(trunk.0.iter().filter(|member| **member).count(), 5);
         let default = [Vlan { first: 1, last: 1, pvid: true, untagged: true }];
         for (present, access, trunk, wanted) in [
             (&[][..], 0, &none, "unchanged"),
