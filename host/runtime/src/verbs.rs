@@ -59,7 +59,7 @@ pub fn run(call: &Invocation, plugin: &str, environment: &[(String, String)]) ->
         return collect(session, &grant?, call).map(|()| String::new());
     }
     if let Some(journal) = session.journal() {
-        journal.begin(call.command.as_str(), plugin);
+        journal.begin(call.command.as_str(), plugin).map_err(|e| Error::internal(e.to_string()))?;
     }
     match call.command {
         Command::Add => add(session, grant?, &call.config),
@@ -367,7 +367,7 @@ fn collect(mut session: Box<Session>, grant: &Grant, call: &Invocation) -> Resul
         }
     }
     session.finish();
-    drop(lock);
+    lock.remove_if_empty();
     match failures.is_empty() {
         true => Ok(()),
         false => Err(Error {

@@ -50,7 +50,7 @@ fn serve() -> Result<String, Error> {
     let called_as = called_as();
     if environment.command == sandwire_cni::Command::Version {
         // VERSION names no plugin and may come with an environment of dummies: nothing is looked up for it.
-        return Ok(version_answer(&Version::ALL, &stdin()?));
+        return Ok(version_answer(&Version::ALL));
     }
     let call = Invocation::read(environment, &stdin()?)?;
     let plugin = match called_as.as_str() {
