@@ -11,7 +11,7 @@ mod create;
 mod delete;
 mod links;
 mod netns;
-mod nftables;
+pub mod nftables;
 mod routes;
 mod socket;
 mod sysctl;
@@ -99,7 +99,7 @@ impl LinuxKernel {
             return;
         }
         let firewalls = [self.host_firewall.take(), self.container_firewall.take()];
-        let slow = firewalls.into_iter().flatten().map(Nftables::into_fd).collect();
+        let slow = firewalls.into_iter().flatten().filter_map(|firewall| firewall.into_fd().ok()).collect();
         delete::close_elsewhere(&mut self, slow);
     }
 
