@@ -125,10 +125,9 @@ fn the_first_refusal_is_told_in_the_words_of_the_reference() {
         let (_, pod) = pair(kernel, "veth1");
         kernel.configure(pod, &[address("10.1.2.3/24")], &[]).unwrap();
         let error = kernel.configure(pod, &[address("10.1.2.3/24")], &[]).unwrap_err();
-        assert_eq!(
-            error,
-            KernelError::Exists("failed to add IP addr 10.1.2.3/24 to \"eth0\": file exists (EEXIST; the kernel says: ipv4: Address already assigned)".into())
-        );
+        // What the kernel says beside the errno differs between releases.
+        let text = "failed to add IP addr 10.1.2.3/24 to \"eth0\": file exists (EEXIST";
+        assert!(matches!(&error, KernelError::Exists(told) if told.starts_with(text)), "{error:?}");
         let error = kernel.configure(pod, &[], &[via("0.0.0.0/0", "192.168.1.1")]).unwrap_err();
         assert!(
             matches!(&error, KernelError::Invalid(text) if text.starts_with("failed to add route '0.0.0.0/0 via 192.168.1.1 dev eth0': network is unreachable")),

@@ -159,6 +159,38 @@ fn opening_is_quick_and_leaves_the_thread_where_it_was() {
     });
 }
 
+/// Closing the nfnetlink socket after a set element was deleted blocks about as long as a deletion does.
+#[test]
+fn finishing_does_not_wait_for_the_firewall() {
+    for helper in [true, false] {
+        let mut times: Vec<Duration> = (0..15).map(|_| finish_after_clearing(helper)).collect();
+        times.sort();
+        let how = if helper { "by a helper" } else { "directly" };
+        println!("finish ({how}): median {:.2} ms", times[7].as_secs_f64() * 1e3);
+    }
+}
+
+fn finish_after_clearing(helper: bool) -> Duration {
+    let (tell, told) = std::sync::mpsc::channel();
+    with_kernel(move |_, _| {
+        let mut kernel = LinuxKernel::open(None).unwrap();
+        let text = |text: &str| text.to_owned();
+        let owner =
+            RuleOwner { plugin: text("bridge"), network: text("n"), container_id: text("c"), ifname: text("eth0") };
+        let rule = Rule::Masquerade { source: "10.1.2.3".parse().unwrap(), except: vec![net("10.1.2.0/24")] };
+        kernel.apply_rules(Netns::Host, &owner, "masquerade", std::slice::from_ref(&rule)).unwrap();
+        assert_eq!(kernel.verify_rules(Netns::Host, &owner, "masquerade", &[rule]).unwrap(), Vec::<String>::new());
+        kernel.clear_rules(Netns::Host, &owner).unwrap();
+        if !helper {
+            forbid_fork();
+        }
+        let start = Instant::now();
+        kernel.finish();
+        tell.send(start.elapsed()).unwrap();
+    });
+    told.recv().unwrap()
+}
+
 /// Not a limit, figures: what the design claims, on this machine, with and without the helper process.
 #[test]
 fn how_long_it_takes() {

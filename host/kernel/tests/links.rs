@@ -220,8 +220,11 @@ fn bridges_and_other_kinds() {
             Err(KernelError::Unsupported(_)) => pair(kernel, "veth9").0,
             Err(error) => panic!("{error}"),
         };
+        // A link is either macvlan's or ipvlan's.
+        let second = kernel.create_veth(&up(Netns::Host, "veth7"), &device(Netns::Host, "veth8")).unwrap().0;
         let kinds = [
             ("macvlan", VirtualKind::Macvlan { parent, mode: 4 }, Some(("macvlan.mode", "bridge"))),
+            ("ipvlan", VirtualKind::Ipvlan { parent: second, mode: 0 }, Some(("ipvlan.mode", "l2"))),
             ("vlan", VirtualKind::Vlan { parent, id: 7 }, Some(("vlan.id", "7"))),
             (
                 "vxlan",
