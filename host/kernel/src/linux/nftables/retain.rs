@@ -1,0 +1,64 @@
+//! GC: everything of a network whose attachment the runtime no longer lists.
+
+use super::entry::{OWNERS, Table};
+use super::message::Message;
+use super::owner::{Owner, attachment_hash, network_hash};
+use super::seen;
+use super::settle::{rules_of, settle};
+use super::sweep::sweep;
+use super::wire::Wire;
+use crate::Outcome;
+use std::collections::BTreeSet;
+
+/// Elements of one transaction: their messages must fit into the socket's send buffer (212,992 bytes by default).
+const AT_ONCE: usize = 500;
+
+/// Which attachments are stale.
+#[derive(Debug)]
+pub(super) struct Scope {
+    network: [u8; 8],
+    valid: BTreeSet<[u8; 8]>,
+}
+
+impl Scope {
+    pub(super) fn new(network: &str, valid: &[(String, String)]) -> Self {
+        let valid = valid.iter().map(|(container_id, ifname)| attachment_hash(container_id, ifname)).collect();
+        Self { network: network_hash(network), valid }
+    }
+
+    pub(super) fn is_stale(&self, network: [u8; 8], attachment: [u8; 8]) -> bool {
+        network == self.network && !self.valid.contains(&attachment)
+    }
+}
+
+/// Removes what is stale from one of our tables.
+pub(super) fn retain(wire: &mut Wire, table: &Table, scope: &Scope) -> Outcome<()> {
+    let place = table.place;
+    let stale = |owner: &Owner| scope.is_stale(owner.network, owner.attachment);
+    let records = wire.list(&place.list_elements(OWNERS))?;
+    let owners: BTreeSet<Owner> =
+        records.iter().flat_map(seen::elements).filter_map(|e| Owner::of_slot(&e.key)).filter(stale).collect();
+    for owner in owners {
+        settle(wire, owner, None, &[(table, Vec::new())])?;
+    }
+    // Elements without a record: somebody has flushed the set of records by hand.
+    let groups: BTreeSet<String> = rules_of(wire, table)?.into_iter().map(|(_, group)| group).collect();
+    let sets = groups.iter().map(String::as_str).chain(table.sets.iter().map(|(name, _)| *name));
+    for set in sets {
+        let elements = wire.list(&place.list_elements(set))?;
+        let orphans: Vec<Message> = elements
+            .iter()
+            .flat_map(seen::elements)
+            .filter(|element| Owner::of_comment(&element.comment).as_ref().is_some_and(stale))
+            .map(|element| place.delete_element(set, &element.key))
+            .collect();
+        for changes in orphans.chunks(AT_ONCE) {
+            match wire.commit(changes, None) {
+                // Gone meanwhile, or another's by now: the next GC looks again.
+                Err(failure) if failure.is_passing() => {}
+                other => other.map_err(super::wire::Failure::into_error)?,
+            }
+        }
+    }
+    if groups.is_empty() { Ok(()) } else { sweep(wire, table, &groups) }
+}

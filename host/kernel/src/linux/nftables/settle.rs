@@ -1,0 +1,406 @@
+//! Making what an owner has exactly what it wants, in one transaction: look, plan, commit, and again when another
+//! process was faster.
+//!
+//! Nothing is locked. What a plan takes for granted, the transaction itself checks: a thing that is added must not be
+//! there (NLM_F_EXCL), a thing that is deleted must be (ENOENT), and a record is deleted with its element, so that DEL
+//! of a container never takes the element of another that got its address meanwhile. What can't be checked like that
+//! (that a map is empty) is bound to the generation that was looked at.
+
+use super::attribute::Attribute;
+use super::entry::{Entry, GROUP_USE, OWNERS, OWNERS_KEY, Record, Table, Wanted};
+use super::expression::is_rule;
+use super::message::Message;
+use super::owner::Owner;
+use super::seen;
+use super::sweep::{drop_groups, sweep};
+use super::wire::{Wire, generation_of};
+use crate::Outcome;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A collision of two processes costs each a few milliseconds; of eight that all begin, one gets through each time.
+pub(super) const TRIES: usize = 20;
+/// So often everything is tried in one transaction that depends on the generation; then step by step.
+const BOUND_TRIES: usize = 3;
+
+/// Under which label, and the comment for elements of it.
+#[derive(Debug, Clone)]
+pub(super) struct Label {
+    pub(super) hash: String,
+    pub(super) comment: String,
+}
+
+/// Makes what `owner` has under `label` (`None`: under all) exactly what is wanted in each table.
+pub(super) fn settle(
+    wire: &mut Wire,
+    owner: Owner,
+    label: Option<&Label>,
+    tables: &[(&Table, Vec<Wanted>)],
+) -> Outcome<()> {
+    let mut tries = 1;
+    loop {
+        let mut changes = Vec::new();
+        let mut generation = None;
+        let mut bound = false;
+        let mut again = false;
+        let mut touched = Vec::new();
+        for (table, wanted) in tables {
+            let plan = Plan::make(wire, table, owner, label, wanted, tries <= BOUND_TRIES)?;
+            // The first table's is the oldest: what was looked at later can only be newer.
+            generation = generation.or(plan.generation);
+            bound |= plan.bound;
+            again |= plan.again;
+            changes.extend(plan.changes);
+            touched.push((table, plan.touched));
+        }
+        match wire.commit(&changes, generation.filter(|_| bound)) {
+            Ok(()) if again => {}
+            Ok(()) => {
+                for (table, groups) in touched.into_iter().filter(|(_, groups)| !groups.is_empty()) {
+                    sweep(wire, table, &groups)?;
+                }
+                return Ok(());
+            }
+            Err(failure) if failure.is_passing() && tries < TRIES => {}
+            Err(failure) => return Err(failure.into_error()),
+        }
+        tries += 1;
+    }
+}
+
+/// What stands in one table, as far as it matters to one owner.
+struct Look {
+    generation: Option<u32>,
+    table_use: Option<u32>,
+    /// Rules of the base chain; `None` without the chain.
+    rules: Option<u32>,
+    /// Elements of the groups that are there.
+    groups: BTreeMap<String, u32>,
+    /// The comment of the element in each wanted entry's place.
+    holders: Vec<Option<String>>,
+    own: Vec<Record>,
+}
+
+impl Look {
+    /// Everything in one question, except for an owner with more than one record.
+    fn at(wire: &mut Wire, table: &Table, owner: Owner, wanted: &[Wanted]) -> Outcome<Self> {
+        let place = table.place;
+        let groups: BTreeSet<&str> = wanted.iter().map(|w| w.entry.group()).collect();
+        let mut questions = vec![Message::generation(), place.get_table(), place.get_chain(table.chain)];
+        questions.extend(groups.iter().map(|name| place.get_counter(name)));
+        questions.extend(wanted.iter().map(|w| place.get_element(w.entry.group(), &w.entry.key())));
+        questions.extend((0..2).map(|slot| place.get_element(OWNERS, &owner.slot(slot))));
+
+        let mut answers = wire.ask(&questions)?.into_iter();
+        let mut next = || answers.next().flatten();
+        let generation = generation_of(next().as_ref());
+        let table_use = seen::table_use(next().as_ref());
+        let rules = seen::chain_use(next().as_ref());
+        let groups = groups
+            .into_iter()
+            .filter_map(|name| Some((name.to_owned(), seen::counter_use(next().as_ref())?)))
+            .collect();
+        let holders = wanted.iter().map(|_| seen::element(next().as_ref()).map(|e| e.comment)).collect();
+        let first: Vec<_> = (0..2).map_while(|_| seen::element(next().as_ref())).collect();
+        let mut own: Vec<Record> = first.into_iter().map(|e| Record::parse(e.comment)).collect();
+        if own.len() == 2 {
+            more_records(wire, table, owner, &mut own)?;
+        }
+        Ok(Self { generation, table_use, rules, groups, holders, own })
+    }
+}
+
+/// The records of an owner.
+pub(super) fn records(wire: &mut Wire, table: &Table, owner: Owner) -> Outcome<Vec<Record>> {
+    let mut records = Vec::new();
+    more_records(wire, table, owner, &mut records)?;
+    Ok(records)
+}
+
+fn more_records(wire: &mut Wire, table: &Table, owner: Owner, records: &mut Vec<Record>) -> Outcome<()> {
+    const AT_ONCE: u32 = 4;
+    loop {
+        let start = records.len() as u32;
+        let slots = start..start + AT_ONCE;
+        let questions: Vec<Message> = slots.map(|slot| table.place.get_element(OWNERS, &owner.slot(slot))).collect();
+        let found = wire.ask(&questions)?;
+        let found = found.iter().map_while(|answer| seen::element(answer.as_ref()));
+        records.extend(found.map(|element| Record::parse(element.comment)));
+        if records.len() as u32 != start + AT_ONCE {
+            return Ok(());
+        }
+    }
+}
+
+/// The changes for one table.
+struct Plan {
+    changes: Vec<Message>,
+    generation: Option<u32>,
+    /// Right only if nothing has changed since.
+    bound: bool,
+    /// Only the ground is cleared; the rest in another transaction.
+    again: bool,
+    /// Groups that lost elements and were left in place.
+    touched: BTreeSet<String>,
+}
+
+/// What becomes of the records.
+struct Decision<'a> {
+    added: Vec<&'a Wanted>,
+    /// Of this owner or of another who had the same address or port.
+    gone: Vec<Entry>,
+    /// Records before and after, by owner.
+    records: Vec<(Owner, Vec<Record>, Vec<Record>)>,
+}
+
+impl Plan {
+    fn make(
+        wire: &mut Wire,
+        table: &Table,
+        owner: Owner,
+        label: Option<&Label>,
+        wanted: &[Wanted],
+        at_once: bool,
+    ) -> Outcome<Self> {
+        let look = Look::at(wire, table, owner, wanted)?;
+        let mut plan = Self {
+            changes: Vec::new(),
+            generation: look.generation,
+            bound: false,
+            again: false,
+            touched: BTreeSet::new(),
+        };
+        if look.table_use.is_none() && wanted.is_empty() {
+            return Ok(plan);
+        }
+        if look.table_use.is_some() && look.rules.is_none() {
+            // Somebody has taken the chain out of our table: nothing in it works, and parts of it are in the way.
+            plan.changes.push(table.place.delete_table());
+            (plan.bound, plan.again) = (true, true);
+            return Ok(plan);
+        }
+        let decision = decide(wire, table, owner, label, wanted, &look)?;
+        let mut groups = look.groups.clone();
+        let removals = remove_elements(wire, table, &decision.gone, &mut groups)?;
+
+        if !decision.added.is_empty() && look.table_use.is_none() {
+            plan.make_table(table);
+        }
+        plan.make_groups(wire, table, &decision.added, &groups, &look)?;
+        plan.changes.extend(removals);
+        for wanted in &decision.added {
+            let entry = &wanted.entry;
+            let comment = label.map_or("", |l| l.comment.as_str());
+            plan.changes.push(table.place.add_element(entry.group(), &entry.key(), Some(entry.group()), comment));
+            let companion = entry.companion();
+            plan.changes.extend(companion.map(|(set, key)| table.place.add_element(set, &key, None, comment)));
+        }
+        for (owner, before, after) in &decision.records {
+            plan.rewrite(table, *owner, before, after);
+        }
+        plan.bury(wire, table, &decision, &groups, look.table_use, at_once)?;
+        Ok(plan)
+    }
+
+    fn make_table(&mut self, table: &Table) {
+        let place = table.place;
+        self.changes.extend([place.add_table(), place.add_chain(table.chain, table.hook)]);
+        self.changes.push(place.add_set(OWNERS, OWNERS_KEY));
+        self.changes.extend(table.sets.iter().map(|(name, key)| place.add_set(name, *key)));
+    }
+
+    /// The groups that are missing, and rules of groups that somebody has flushed (`nft flush table`).
+    fn make_groups(
+        &mut self,
+        wire: &mut Wire,
+        table: &Table,
+        added: &[&Wanted],
+        groups: &BTreeMap<String, u32>,
+        look: &Look,
+    ) -> Outcome<()> {
+        let place = table.place;
+        let needed: BTreeMap<&str, &Wanted> = added.iter().map(|w| (w.entry.group(), *w)).collect();
+        let complete = look.table_use.unwrap_or(0).saturating_sub(table.fixed_use()) / GROUP_USE;
+        let flushed = look.rules.is_some_and(|rules| rules < complete);
+        let present = if flushed && !needed.is_empty() { rules_of(wire, table)? } else { Vec::new() };
+        for (name, wanted) in needed {
+            let there = groups.contains_key(name);
+            let group = &wanted.group;
+            if !there {
+                self.changes.extend([place.add_counter(name), place.add_counter_map(name, group.key)]);
+            }
+            let lost = there && flushed && !present.iter().any(|(_, comment)| comment == name);
+            if !there || lost {
+                self.changes.push(place.add_rule(table.chain, group.rule.clone(), name));
+            }
+            self.bound |= lost;
+        }
+        Ok(())
+    }
+
+    fn rewrite(&mut self, table: &Table, owner: Owner, before: &[Record], after: &[Record]) {
+        for slot in 0..before.len().max(after.len()) {
+            let (old, new) = (before.get(slot), after.get(slot));
+            if old == new {
+                continue;
+            }
+            let key = owner.slot(slot as u32);
+            self.changes.extend(old.map(|_| table.place.delete_element(OWNERS, &key)));
+            self.changes.extend(new.map(|record| table.place.add_element(OWNERS, &key, None, record.text())));
+        }
+    }
+
+    /// Groups that lose their last element go in the same transaction, and the table with its last group.
+    fn bury(
+        &mut self,
+        wire: &mut Wire,
+        table: &Table,
+        decision: &Decision<'_>,
+        groups: &BTreeMap<String, u32>,
+        table_use: Option<u32>,
+        at_once: bool,
+    ) -> Outcome<()> {
+        let losing: BTreeSet<&str> = decision.gone.iter().map(Entry::group).collect();
+        let is_empty = |name: &str| {
+            groups.get(name) == Some(&0) && !decision.added.iter().any(|wanted| wanted.entry.group() == name)
+        };
+        let (dying, living): (BTreeSet<&str>, BTreeSet<&str>) =
+            losing.into_iter().partition(|name| at_once && is_empty(name));
+        self.touched.extend(living.into_iter().filter(|name| groups.contains_key(*name)).map(str::to_owned));
+        if dying.is_empty() {
+            return Ok(());
+        }
+        self.bound = true;
+        if decision.added.is_empty() && table_use == Some(table.fixed_use() + GROUP_USE * dying.len() as u32) {
+            self.changes = vec![table.place.delete_table()];
+        } else {
+            self.changes.extend(drop_groups(table, &rules_of(wire, table)?, &dying));
+        }
+        Ok(())
+    }
+}
+
+/// Handle and comment of the rules of the base chain; the comment is the group's name.
+pub(super) fn rules_of(wire: &mut Wire, table: &Table) -> Outcome<Vec<(u64, String)>> {
+    let rules = wire.list(&table.place.list_rules(table.chain))?;
+    Ok(rules.iter().filter_map(seen::rule).map(|rule| (rule.handle, rule.comment)).collect())
+}
+
+/// Whether the base chain has this group's rule as it should be.
+pub(super) fn has_rule(wire: &mut Wire, table: &Table, name: &str, rule: &[Attribute]) -> Outcome<bool> {
+    let rules = wire.list(&table.place.list_rules(table.chain))?;
+    Ok(rules.iter().filter_map(seen::rule).any(|found| found.comment == name && is_rule(rule, found.expressions)))
+}
+
+fn decide<'a>(
+    wire: &mut Wire,
+    table: &Table,
+    owner: Owner,
+    label: Option<&Label>,
+    wanted: &'a [Wanted],
+    look: &Look,
+) -> Outcome<Decision<'a>> {
+    let mut gone: Vec<Entry> = Vec::new();
+    let mut after: Vec<Record> = Vec::new();
+    let stands = |record: &Record, wanted: &Wanted, holder: &Option<String>| {
+        record.entry.as_ref() == Some(&wanted.entry)
+            && label.is_some_and(|l| l.hash == record.label && holder.as_ref() == Some(&l.comment))
+    };
+    for record in &look.own {
+        let in_scope = label.is_none_or(|label| label.hash == record.label);
+        let place = wanted.iter().zip(&look.holders).find(|(w, _)| {
+            let entry = record.entry.as_ref();
+            entry.is_some_and(|entry| w.entry.has_place_of(entry))
+        });
+        let stays = place.map_or(!in_scope, |(wanted, holder)| stands(record, wanted, holder));
+        if stays {
+            after.push(record.clone());
+        } else {
+            gone.extend(record.entry.clone());
+        }
+    }
+    let mut added = Vec::new();
+    let mut records: Vec<(Owner, Vec<Record>, Vec<Record>)> = Vec::new();
+    for (wanted, holder) in wanted.iter().zip(&look.holders) {
+        if after.iter().any(|record| record.entry.as_ref() == Some(&wanted.entry)) {
+            continue;
+        }
+        added.push(wanted);
+        let Some(comment) = holder else { continue };
+        if !gone.iter().any(|entry| entry.has_place_of(&wanted.entry)) {
+            // The address or port was another's, who is gone without a DEL.
+            let previous = Owner::of_comment(comment).filter(|previous| *previous != owner);
+            gone.push(evict(wire, table, previous, &wanted.entry, &mut records)?);
+        }
+    }
+    if let Some(label) = label {
+        after.extend(added.iter().map(|wanted| Record::new(&label.hash, &wanted.entry)));
+    }
+    records.push((owner, look.own.clone(), after));
+    Ok(Decision { added, gone, records })
+}
+
+/// Takes `entry`'s place from whoever has it; the answer is the entry that stood there.
+fn evict(
+    wire: &mut Wire,
+    table: &Table,
+    previous: Option<Owner>,
+    entry: &Entry,
+    all: &mut Vec<(Owner, Vec<Record>, Vec<Record>)>,
+) -> Outcome<Entry> {
+    let Some(previous) = previous else { return Ok(entry.clone()) };
+    if !all.iter().any(|(owner, ..)| *owner == previous) {
+        let before = records(wire, table, previous)?;
+        all.push((previous, before.clone(), before));
+    }
+    let mut found = None;
+    for (_, _, after) in all.iter_mut().filter(|(owner, ..)| *owner == previous) {
+        after.retain(|record| match &record.entry {
+            Some(old) if old.has_place_of(entry) => {
+                found = Some(old.clone());
+                false
+            }
+            _ => true,
+        });
+    }
+    Ok(found.unwrap_or_else(|| entry.clone()))
+}
+
+/// Deletes the elements of `gone` that are there. Afterwards `groups` has the groups of `gone` too, with the number
+/// of elements that remain.
+fn remove_elements(
+    wire: &mut Wire,
+    table: &Table,
+    gone: &[Entry],
+    groups: &mut BTreeMap<String, u32>,
+) -> Outcome<Vec<Message>> {
+    if gone.is_empty() {
+        return Ok(Vec::new());
+    }
+    let place = table.place;
+    let unknown: BTreeSet<&str> = gone.iter().map(Entry::group).filter(|name| !groups.contains_key(*name)).collect();
+    let elements: Vec<(&str, Vec<u8>, bool)> = gone
+        .iter()
+        .flat_map(|entry| {
+            let companion = entry.companion().map(|(set, key)| (set, key, false));
+            std::iter::once((entry.group(), entry.key(), true)).chain(companion)
+        })
+        .collect();
+    let mut questions: Vec<Message> = unknown.iter().map(|name| place.get_counter(name)).collect();
+    questions.extend(elements.iter().map(|(set, key, _)| place.get_element(set, key)));
+    let mut answers = wire.ask(&questions)?.into_iter();
+    for name in unknown {
+        let counted = seen::counter_use(answers.next().flatten().as_ref());
+        groups.extend(counted.map(|elements| (name.to_owned(), elements)));
+    }
+    let mut changes = Vec::new();
+    for ((set, key, counts), answer) in elements.into_iter().zip(answers) {
+        if answer.is_none() {
+            continue;
+        }
+        changes.push(place.delete_element(set, &key));
+        if let Some(elements) = groups.get_mut(set).filter(|_| counts) {
+            *elements = elements.saturating_sub(1);
+        }
+    }
+    Ok(changes)
+}

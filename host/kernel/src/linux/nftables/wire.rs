@@ -1,0 +1,221 @@
+//! The conversation with nf_tables: questions, lists and transactions.
+
+use super::message::Message;
+use super::seen;
+use crate::linux::attributes::Attributes;
+use crate::linux::socket::{Refusal, Socket, verdict};
+use crate::{KernelError, Outcome};
+use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR, NLMSG_NOOP};
+use netlink_sys::protocols::NETLINK_NETFILTER;
+use nix::errno::Errno;
+use std::os::fd::OwnedFd;
+
+/// struct nfgenmsg before the attributes.
+const HEADER: usize = 4;
+/// As for routes: an interrupted dump is repeated this often.
+const DUMP_TRIES: usize = 5;
+
+/// What an object looks like now: its attributes.
+#[derive(Debug)]
+pub(super) struct Object(Vec<u8>);
+
+impl Object {
+    pub(super) fn attributes(&self) -> Attributes<'_> {
+        Attributes::after(&self.0, HEADER)
+    }
+}
+
+/// Why a transaction did not happen; nothing of it did.
+#[derive(Debug)]
+pub(super) struct Failure {
+    pub(super) refusal: Refusal,
+    what: String,
+}
+
+impl Failure {
+    /// Another process was first, or the kernel wants it again: looking anew and trying again helps.
+    pub(super) fn is_passing(&self) -> bool {
+        matches!(
+            self.refusal.errno,
+            // ENOENT and EEXIST: it went or came since it was looked at; EBUSY: it got a user. ERESTART: the generation
+            // is another. ENOBUFS: the answer was lost, and whether it happened can only be seen by looking.
+            Errno::ENOENT
+                | Errno::EEXIST
+                | Errno::EBUSY
+                | Errno::ERESTART
+                | Errno::EAGAIN
+                | Errno::EINTR
+                | Errno::ENOBUFS
+        )
+    }
+
+    pub(super) fn into_error(self) -> KernelError {
+        self.refusal.into_error(format!("could not {}", self.what))
+    }
+}
+
+/// One nfnetlink socket.
+#[derive(Debug)]
+pub(super) struct Wire {
+    socket: Socket,
+    sequence: u32,
+}
+
+impl Wire {
+    pub(super) fn open() -> Outcome<Self> {
+        let socket = Socket::open_protocol(NETLINK_NETFILTER).map_err(|e| e.context("nf_tables"))?;
+        Ok(Self { socket, sequence: 0 })
+    }
+
+    pub(super) fn into_fd(self) -> Outcome<OwnedFd> {
+        self.socket
+            .fd()
+            .try_clone_to_owned()
+            .map_err(|e| KernelError::Other(format!("could not keep the nf_tables socket: {e}")))
+    }
+
+    /// Asks all at once; the answers are in the order of the questions, `None` for what is not there.
+    pub(super) fn ask(&mut self, questions: &[Message]) -> Outcome<Vec<Option<Object>>> {
+        let first = self.sequence.wrapping_add(1);
+        let mut bytes = Vec::new();
+        for question in questions {
+            self.sequence = self.sequence.wrapping_add(1);
+            question.write(&mut bytes, 0, self.sequence);
+        }
+        // Without NLM_F_ACK each gets exactly one answer: the object or the error.
+        self.socket.send(&bytes).map_err(|e| refused(e, questions.first()))?;
+        let mut answers: Vec<Option<Object>> = Vec::with_capacity(questions.len());
+        let mut failed = None;
+        // A refusal may be of all questions at once and be the only answer (`nfnetlink_rcv`, without CAP_NET_ADMIN).
+        // Answers that come behind it have numbers of the past for the next question.
+        while answers.len() < questions.len() && failed.is_none() {
+            let received = self.socket.receive(|header, payload| {
+                let Some(question) = questions.get(answers.len()) else { return };
+                if header.sequence_number != first.wrapping_add(answers.len() as u32) {
+                    return;
+                }
+                match header.message_type {
+                    NLMSG_NOOP => {}
+                    NLMSG_ERROR => {
+                        if let Some(refusal) = verdict(header, payload).filter(|r| r.errno != Errno::ENOENT) {
+                            failed.get_or_insert_with(|| refused(refusal, Some(question)));
+                        }
+                        answers.push(None);
+                    }
+                    _ => answers.push(Some(Object(payload.to_vec()))),
+                }
+            });
+            received.map_err(|e| refused(e, questions.get(answers.len())))?;
+        }
+        failed.map_or(Ok(answers), Err)
+    }
+
+    /// All objects of a list; none when the list itself is not there.
+    pub(super) fn list(&mut self, question: &Message) -> Outcome<Vec<Object>> {
+        for _ in 1..DUMP_TRIES {
+            if let (objects, false) = self.list_once(question)? {
+                return Ok(objects);
+            }
+        }
+        Ok(self.list_once(question)?.0)
+    }
+
+    fn list_once(&mut self, question: &Message) -> Outcome<(Vec<Object>, bool)> {
+        self.sequence = self.sequence.wrapping_add(1);
+        let sequence = self.sequence;
+        let mut bytes = Vec::new();
+        question.write(&mut bytes, NLM_F_DUMP, sequence);
+        self.socket.send(&bytes).map_err(|e| refused(e, Some(question)))?;
+        let mut objects = Vec::new();
+        let mut interrupted = false;
+        let mut end = None;
+        while end.is_none() {
+            let received = self.socket.receive(|header, payload| {
+                if header.sequence_number != sequence {
+                    return;
+                }
+                interrupted |= header.flags & NLM_F_DUMP_INTR != 0;
+                match header.message_type {
+                    NLMSG_NOOP => {}
+                    NLMSG_DONE | NLMSG_ERROR => end = Some(verdict(header, payload)),
+                    _ => objects.push(Object(payload.to_vec())),
+                }
+            });
+            received.map_err(|e| refused(e, Some(question)))?;
+        }
+        match end.flatten() {
+            Some(refusal) if refusal.errno == Errno::ENOENT => Ok((Vec::new(), false)),
+            Some(refusal) => Err(refused(refusal, Some(question))),
+            None => Ok((objects, interrupted)),
+        }
+    }
+
+    /// All of `changes` or nothing of it; with a generation only if nothing else has changed since that one.
+    ///
+    /// A refused transaction costs 5 to 15 ms: the kernel waits for an RCU grace period when it takes back
+    /// (`__nf_tables_abort`). A wrong generation costs nothing: it is compared before anything is done.
+    pub(super) fn commit(&mut self, changes: &[Message], generation: Option<u32>) -> Result<(), Failure> {
+        let Some((last, others)) = changes.split_last() else { return Ok(()) };
+        let first = self.sequence.wrapping_add(1);
+        let mut bytes = Vec::new();
+        Message::begin(generation).write(&mut bytes, 0, first);
+        let mut sequence = first;
+        for change in others {
+            sequence = sequence.wrapping_add(1);
+            change.write(&mut bytes, 0, sequence);
+        }
+        sequence = sequence.wrapping_add(1);
+        let acknowledged = sequence;
+        last.write(&mut bytes, NLM_F_ACK, acknowledged);
+        sequence = sequence.wrapping_add(1);
+        Message::end().write(&mut bytes, 0, sequence);
+        self.sequence = sequence;
+
+        let failure = |refusal: Refusal, number: u32| {
+            let change = number.checked_sub(1).and_then(|at| changes.get(at as usize));
+            let what = change.map_or_else(|| "change the firewall".to_owned(), |c| c.what.clone());
+            Failure { refusal, what }
+        };
+        self.socket.send(&bytes).map_err(|refusal| failure(refusal, 0))?;
+        // The kernel gathers the errors of all messages and sends them in order when it has committed or taken back;
+        // the last message's answer, wanted or not, is the last. An error of the transaction as a whole bears the
+        // number of its beginning, and then nothing else needs to come.
+        let mut failed: Option<Failure> = None;
+        let mut done = false;
+        while !done {
+            let received = self.socket.receive(|header, payload| {
+                let number = header.sequence_number.wrapping_sub(first);
+                if header.message_type != NLMSG_ERROR || number > acknowledged.wrapping_sub(first) {
+                    return;
+                }
+                let refusal = verdict(header, payload);
+                done |= header.sequence_number == acknowledged || (number == 0 && refusal.is_some());
+                if let Some(refusal) = refusal {
+                    failed.get_or_insert_with(|| failure(refusal, number));
+                }
+            });
+            if let Err(refusal) = received {
+                // EAGAIN is the socket's time limit here, not the kernel's wish to be asked again.
+                let errno = if refusal.errno == Errno::EAGAIN { Errno::ETIMEDOUT } else { refusal.errno };
+                return Err(failure(Refusal { errno, ..refusal }, 0));
+            }
+        }
+        failed.map_or(Ok(()), Err)
+    }
+}
+
+fn refused(refusal: Refusal, question: Option<&Message>) -> KernelError {
+    let what = question.map_or("talk to nf_tables", |q| q.what.as_str());
+    match refusal.errno {
+        // nfnetlink_rcv_msg: no such subsystem, and no module to load for it.
+        Errno::EINVAL if refusal.text.is_empty() => KernelError::Unsupported(format!(
+            "could not {what}: this kernel has no nf_tables (CONFIG_NF_TABLES; as a module: modprobe nf_tables)"
+        )),
+        _ => refusal.into_error(format!("could not {what}")),
+    }
+}
+
+/// The generation in the answer to [`Message::generation`].
+pub(super) fn generation_of(object: Option<&Object>) -> Option<u32> {
+    seen::number(object?.attributes(), 1)
+}
