@@ -25,7 +25,7 @@ pub trait Kernel {
     fn has_container(&self) -> bool;
 
     /// The end of the call: what blocks when it is closed is left to a helper process.
-    fn finish(&mut self) {}
+    fn finish(&mut self);
 
     // ---- links: looking
 
@@ -117,11 +117,6 @@ pub trait Kernel {
     /// Removes all that the owner has, under every label, including what either backend of the reference plugins
     /// made for this attachment; chains and tables of ours that are empty then go too.
     fn clear_rules(&mut self, netns: Netns, owner: &RuleOwner) -> Outcome<()>;
-    /// The same, quickly, when the rules that were applied are known: the cost does not depend on how many other
-    /// attachments have rules.
-    fn clear_known_rules(&mut self, netns: Netns, owner: &RuleOwner, _known: &[Rule]) -> Outcome<()> {
-        self.clear_rules(netns, owner)
-    }
     /// GC: the same for every attachment of `owner.network` that is not in `valid`. `(container id, ifname)` pairs.
     fn retain_rules(&mut self, netns: Netns, network: &str, valid: &[(String, String)]) -> Outcome<()>;
 }

@@ -147,7 +147,7 @@ fn opening_is_quick_and_leaves_the_thread_where_it_was() {
         let mut times: Vec<Duration> = (0..50)
             .map(|_| {
                 let start = Instant::now();
-                let kernel = LinuxKernel::open(Some(world.container.as_fd())).unwrap();
+                let mut kernel = LinuxKernel::open(Some(world.container.as_fd())).unwrap();
                 let time = start.elapsed();
                 kernel.finish();
                 time
@@ -186,6 +186,7 @@ fn finish_after_clearing(helper: bool) -> Duration {
         }
         let start = Instant::now();
         kernel.finish();
+        drop(kernel);
         tell.send(start.elapsed()).unwrap();
     });
     told.recv().unwrap()

@@ -109,7 +109,7 @@ fn a_reused_address_belongs_to_who_has_it_now() {
         nft.apply(&old, "a", &[masquerade("10.1.2.2", &["10.1.2.0/24"]), address.clone(), guard(1)]).unwrap();
         nft.apply(&new, "a", &[address.clone(), guard(2)]).unwrap();
         assert!(nft.verify(&new, "a", &[address.clone(), guard(2)]).unwrap().is_empty());
-        let missing = nft.verify(&old, "a", &[address.clone()]).unwrap().join("\n");
+        let missing = nft.verify(&old, "a", std::slice::from_ref(&address)).unwrap().join("\n");
         assert!(missing.contains("is another attachment's"), "{missing}");
         assert!(!ruleset().contains("02:00:00:00:00:01"), "{}", ruleset());
         // The late DEL of the old one takes nothing of the new one.

@@ -3,7 +3,7 @@
 use crate::endpoint;
 use crate::refusal::Refusal;
 use crate::session::{Session, netns};
-use sandwire_kernel::{KernelError, LinkChanges, LinkId, Netns, RouteSpec, Rule, RuleOwner};
+use sandwire_kernel::{KernelError, LinkChanges, LinkId, Netns, RouteSpec, RuleOwner};
 use sandwire_policy::{Endpoint, paths};
 use sandwire_state::journal::{Entry, Undo};
 use sandwire_state::{StateError, kv, leases};
@@ -157,15 +157,14 @@ fn in_kernel(session: &mut Session, undo: &Undo) -> Fate {
             ),
             Err(error) => Fate::Failed(format!("the journal has no route: {error}")),
         },
-        Undo::ClearRules { plugin, rules, .. } => {
+        Undo::ClearRules { plugin, .. } => {
             let owner = RuleOwner {
                 plugin: plugin.clone(),
                 network: attachment.network,
                 container_id: attachment.container_id,
                 ifname: attachment.ifname,
             };
-            let known: Vec<Rule> = serde_json::from_value(rules.clone()).unwrap_or_default();
-            fate("removing firewall rules", kernel.clear_known_rules(at, &owner, &known))
+            fate("removing firewall rules", kernel.clear_rules(at, &owner))
         }
         other => Fate::Failed(format!("{other:?} is not the kernel's to undo")),
     }

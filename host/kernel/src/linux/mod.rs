@@ -93,16 +93,6 @@ impl LinuxKernel {
         self.interrupted = interrupted;
     }
 
-    /// At the very end: hands what is slow to close to a helper process, so that this one exits at once.
-    pub fn finish(mut self) {
-        if !self.rules_deleted {
-            return;
-        }
-        let firewalls = [self.host_firewall.take(), self.container_firewall.take()];
-        let slow = firewalls.into_iter().flatten().filter_map(|firewall| firewall.into_fd().ok()).collect();
-        delete::close_elsewhere(&mut self, slow);
-    }
-
     fn namespace(&mut self, netns: Netns) -> Outcome<&mut Namespace> {
         match netns {
             Netns::Host => Ok(&mut self.host),
@@ -180,6 +170,15 @@ impl LinuxKernel {
 impl Kernel for LinuxKernel {
     fn has_container(&self) -> bool {
         self.container.is_some()
+    }
+
+    fn finish(&mut self) {
+        if !self.rules_deleted {
+            return;
+        }
+        let firewalls = [self.host_firewall.take(), self.container_firewall.take()];
+        let slow = firewalls.into_iter().flatten().filter_map(|firewall| firewall.into_fd().ok()).collect();
+        delete::close_elsewhere(self, slow);
     }
 
     fn link_by_name(&mut self, netns: Netns, name: &str) -> Outcome<LinkInfo> {

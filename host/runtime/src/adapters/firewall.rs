@@ -58,24 +58,7 @@ impl firewall::Host for Guest {
         let netns = parse::netns(&self.table, &ns)?.netns;
         let session = self.session()?;
         let owner = owner(session, &plugin);
-        let mut known: Vec<Rule> = Vec::new();
-        let mut listed = false;
-        if let Some(journal) = session.journal() {
-            for entry in journal.pending() {
-                if let Undo::ClearRules { side: at, plugin: whose, rules, .. } = &entry.undo
-                    && *whose == plugin
-                    && *at == side(netns)
-                {
-                    listed = true;
-                    known.extend(serde_json::from_value::<Vec<Rule>>(rules.clone()).unwrap_or_default());
-                }
-            }
-        }
-        session.change(|kernel| match listed {
-            true => kernel.clear_known_rules(netns, &owner, &known),
-            // Nothing in the journal: made before the last boot's journal, or by the reference plugins.
-            false => kernel.clear_rules(netns, &owner),
-        })?;
+        session.change(|kernel| kernel.clear_rules(netns, &owner))?;
         session.taken_back(|undo| {
             matches!(undo, Undo::ClearRules { side: at, plugin: whose, .. } if *whose == plugin && *at == side(netns))
         })

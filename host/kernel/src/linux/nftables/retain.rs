@@ -1,17 +1,18 @@
 //! GC: everything of a network whose attachment the runtime no longer lists.
 
-use super::entry::{OWNERS, Table};
+use super::entry::{OWNERS, Record, Table};
 use super::message::Message;
 use super::owner::{Owner, attachment_hash, network_hash};
-use super::seen;
+use super::seen::{self, Element};
 use super::settle::{rules_of, settle};
 use super::sweep::sweep;
 use super::wire::Wire;
 use crate::Outcome;
 use std::collections::BTreeSet;
 
-/// Elements of one transaction: their messages must fit into the socket's send buffer (212,992 bytes by default).
-const AT_ONCE: usize = 500;
+/// Elements or records of one transaction: their messages, up to three of 150 bytes for a record, must fit into the
+/// socket's send buffer (212,992 bytes by default).
+const AT_ONCE: usize = 200;
 
 /// Which attachments are stale.
 #[derive(Debug)]
@@ -36,10 +37,21 @@ pub(super) fn retain(wire: &mut Wire, table: &Table, scope: &Scope) -> Outcome<(
     let place = table.place;
     let stale = |owner: &Owner| scope.is_stale(owner.network, owner.attachment);
     let records = wire.list(&place.list_elements(OWNERS))?;
-    let owners: BTreeSet<Owner> =
-        records.iter().flat_map(seen::elements).filter_map(|e| Owner::of_slot(&e.key)).filter(stale).collect();
-    for owner in owners {
-        settle(wire, owner, None, &[(table, Vec::new())])?;
+    let records: Vec<(Owner, Element)> = records
+        .iter()
+        .flat_map(seen::elements)
+        .filter_map(|element| Some((Owner::of_slot(&element.key)?, element)))
+        .filter(|(owner, _)| stale(owner))
+        .collect();
+    for some in records.chunks(AT_ONCE) {
+        let changes: Vec<Message> = some.iter().flat_map(|(_, record)| removal(table, record)).collect();
+        if wire.commit(&changes, None).is_ok() {
+            continue;
+        }
+        // Something of it is gone already; one by one it is looked at before.
+        for owner in some.iter().map(|(owner, _)| *owner).collect::<BTreeSet<_>>() {
+            settle(wire, owner, None, &[(table, Vec::new())])?;
+        }
     }
     // Elements without a record: somebody has flushed the set of records by hand.
     let groups: BTreeSet<String> = rules_of(wire, table)?.into_iter().map(|(_, group)| group).collect();
@@ -61,4 +73,15 @@ pub(super) fn retain(wire: &mut Wire, table: &Table, scope: &Scope) -> Outcome<(
         }
     }
     if groups.is_empty() { Ok(()) } else { sweep(wire, table, &groups) }
+}
+
+/// Deletes a record and what it is of.
+fn removal(table: &Table, record: &Element) -> Vec<Message> {
+    let place = table.place;
+    let mut changes = vec![place.delete_element(OWNERS, &record.key)];
+    if let Some(entry) = Record::parse(record.comment.clone()).entry {
+        changes.push(place.delete_element(entry.group(), &entry.key()));
+        changes.extend(entry.companion().map(|(set, key)| place.delete_element(set, &key)));
+    }
+    changes
 }
