@@ -244,6 +244,9 @@ fn leases_of_an_earlier_boot_go_when_the_pool_runs_dry() {
     let mut after = place.store().in_boot("two");
     assert_eq!(after.reserve_next(&owner("c"), 0, &pool, &[]).unwrap(), ip("10.0.0.4"));
     assert_eq!(after.all().unwrap().len(), 4);
+    // STATUS must not call a node unfit that can reclaim.
+    assert_eq!(after.available(&pool).unwrap(), 2);
+    assert_eq!(place.store().in_boot("one").available(&pool).unwrap(), 1);
     assert_eq!(after.reserve_next(&owner("d"), 0, &pool, &[]).unwrap(), ip("10.0.0.1"));
     assert_eq!(after.reserve_next(&owner("e"), 0, &pool, &[]).unwrap(), ip("10.0.0.2"));
     assert!(matches!(after.reserve_next(&owner("f"), 0, &pool, &[]), Err(StateError::Exhausted(_))));

@@ -266,15 +266,20 @@ impl Store {
         Ok(released)
     }
 
-    /// How many addresses of `ranges` are free; `u64::MAX` when there are more. Ranges must not overlap.
+    /// How many addresses of `ranges` are free; `u64::MAX` when there are more. Ranges must not overlap. When all are
+    /// taken, those count as free that `reserve_next` would reclaim: a node whose pool was full before it went down must
+    /// not be called unfit for ever.
     pub fn available(&mut self, ranges: &[Range]) -> Outcome<u64> {
         let spans = ranges::spans(ranges)?;
         let all = spans.iter().map(|span| span.size()).fold(0, u128::saturating_add);
-        let taken = match self.lock()? {
-            Some((_directory, mut index)) => index.taken_in(&spans)?,
-            None => 0,
-        };
-        Ok(u64::try_from(all.saturating_sub(u128::from(taken))).unwrap_or(u64::MAX))
+        let Some((_directory, mut index)) = self.lock()? else { return Ok(u64::try_from(all).unwrap_or(u64::MAX)) };
+        let free = all.saturating_sub(u128::from(index.taken_in(&spans)?));
+        if free > 0 {
+            return Ok(u64::try_from(free).unwrap_or(u64::MAX));
+        }
+        let mut earlier = self.of_earlier_boots(&mut index)?;
+        earlier.retain(|holding| spans.iter().any(|span| span.contains(holding.number)));
+        Ok(earlier.len() as u64)
     }
 
     /// Gives back the leases that this store made in an earlier boot: their containers ended with it. Never those of
@@ -285,15 +290,20 @@ impl Store {
     }
 
     fn reclaim(&self, directory: &Directory, index: &mut Index) -> Outcome<Vec<IpAddr>> {
-        if self.boot == 0 {
-            return Ok(Vec::new());
-        }
         if !index.fresh {
             index.rebuild(directory)?;
         }
-        let mut earlier = index.holdings()?;
-        earlier.retain(|holding| holding.boot != 0 && holding.boot != self.boot);
+        let earlier = self.of_earlier_boots(index)?;
         give_back(directory, index, earlier)
+    }
+
+    fn of_earlier_boots(&self, index: &mut Index) -> Outcome<Vec<Holding>> {
+        if self.boot == 0 {
+            return Ok(Vec::new());
+        }
+        let mut holdings = index.holdings()?;
+        holdings.retain(|holding| holding.boot != 0 && holding.boot != self.boot);
+        Ok(holdings)
     }
 }
 
