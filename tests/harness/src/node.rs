@@ -11,6 +11,7 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
 use serde_json::Value;
 use std::fs::File;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
@@ -102,7 +103,9 @@ impl Node {
         let path = path.clone();
         self.within(move || {
             std::thread::spawn(move || -> Result<T> {
-                let file = File::open(&path).with_context(|| format!("netns {}", path.display()))?;
+                // A test may have put a fifo there, which nobody writes.
+                let file = File::options().read(true).custom_flags(nix::libc::O_NONBLOCK).open(&path);
+                let file = file.with_context(|| format!("netns {}", path.display()))?;
                 setns(&file, CloneFlags::CLONE_NEWNET).with_context(|| format!("netns {}", path.display()))?;
                 Ok(job())
             })
