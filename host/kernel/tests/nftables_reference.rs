@@ -1,0 +1,181 @@
+//! What the reference plugins made is removed with ours, and nothing else of theirs: with Debian's own binaries where they
+//! can make it, and from their sources' description for what they don't yet do.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod nft;
+#[path = "support/mod.rs"]
+mod support;
+
+use nft::{in_netns, nft_script, owner, ruleset, run};
+use sandwire_kernel::linux::Nftables;
+use sha2::{Digest, Sha512};
+use std::io::Write;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::process::{Command, Stdio};
+use support::new_netns;
+
+const PLUGINS: &str = "/usr/lib/cni";
+
+/// Runs the reference's bridge plugin in the namespace of this thread.
+fn native(command: &str, container_id: &str, netns: &OwnedFd, config: &str) {
+    let path = format!("/proc/{}/fd/{}", std::process::id(), netns.as_raw_fd());
+    let mut child = Command::new(format!("{PLUGINS}/bridge"))
+        .env_clear()
+        .envs([("CNI_COMMAND", command), ("CNI_CONTAINERID", container_id), ("CNI_NETNS", &path)])
+        .envs([("CNI_IFNAME", "eth0"), ("CNI_PATH", PLUGINS), ("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("these tests need the package containernetworking-plugins");
+    child.stdin.take().unwrap().write_all(config.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+}
+
+fn config(address: &str, more: &str) -> String {
+    let version = if address.contains(':') { "fd00:1::1" } else { "10.1.2.1" };
+    format!(
+        r#"{{"cniVersion":"1.0.0","name":"net1","type":"bridge","bridge":"br0"{more},
+            "ipam":{{"type":"static","addresses":[{{"address":"{address}","gateway":"{version}"}}]}}}}"#
+    )
+}
+
+fn hash(text: &str, digits: usize) -> String {
+    let hex: String = Sha512::digest(text.as_bytes()).iter().map(|b| format!("{b:02x}")).collect();
+    hex[..digits].to_owned()
+}
+
+#[test]
+fn masquerading_by_iptables() {
+    in_netns(|| {
+        let chain = |container_id: &str| format!("CNI-{}", hash(&format!("net1{container_id}"), 24));
+        let (one, two, three) = (new_netns(), new_netns(), new_netns());
+        let pods = [("c1", &one, "10.1.2.3/24"), ("c2", &two, "10.1.2.4/24"), ("c3", &three, "fd00:1::3/64")];
+        let config = |address: &str| config(address, r#","ipMasq":true"#);
+        for (id, netns, address) in pods {
+            native("ADD", id, netns, &config(address));
+            assert!(ruleset().contains(&chain(id)), "the reference made no rules: {}", ruleset());
+        }
+        nft_script("add chain ip nat mine; add rule ip nat POSTROUTING jump mine comment \"not a plugin's\"");
+        let mut nft = Nftables::open().unwrap();
+        // Another network's container of the same id.
+        nft.clear(&sandwire_kernel::RuleOwner { network: "net2".into(), ..owner("c1") }).unwrap();
+        assert!(ruleset().contains(&chain("c1")));
+        for (id, ..) in [&pods[0], &pods[2]] {
+            nft.clear(&owner(id)).unwrap();
+            assert!(!ruleset().contains(&chain(id)), "{}", ruleset());
+        }
+        assert!(ruleset().contains(&chain("c2")) && ruleset().contains("jump mine"), "{}", ruleset());
+        // iptables can still read what is left.
+        assert!(run("iptables", &["-t", "nat", "-S"]).contains(&chain("c2")));
+
+        // Again, in namespaces without the interface.
+        let again = [new_netns(), new_netns()];
+        for ((id, _, address), netns) in [&pods[0], &pods[2]].into_iter().zip(&again) {
+            native("ADD", id, netns, &config(address).replace("br0", "br1"));
+            assert!(ruleset().contains(&chain(id)));
+        }
+        nft.retain("net2", &[]).unwrap();
+        nft.retain("net1", &[("c2".into(), "eth0".into())]).unwrap();
+        let text = ruleset();
+        assert!(!text.contains(&chain("c1")) && !text.contains(&chain("c3")), "{text}");
+        assert!(text.contains(&chain("c2")) && text.contains("jump mine"), "{text}");
+        nft.retain("net1", &[]).unwrap();
+        assert!(!ruleset().contains(&chain("c2")), "{}", ruleset());
+        assert_eq!(run("iptables", &["-t", "nat", "-S"]).matches("-A ").count(), 1);
+    });
+}
+
+#[test]
+fn masquerading_by_nftables() {
+    in_netns(|| {
+        // pkg/ip/ipmasq_nftables_linux.go
+        nft_script(
+            "table inet cni_plugins_masquerade {
+                chain masq_checks { comment \"Masquerade traffic\"; }
+                chain postrouting {
+                    type nat hook postrouting priority srcnat; policy accept;
+                    ip daddr == 224.0.0.0/4 return
+                    goto masq_checks
+                }
+            }",
+        );
+        let add = |network: &str, id: &str, address: &str| {
+            let hashes = format!("{}-{}", hash(network, 16), hash(&format!("eth0:{id}"), 16));
+            nft_script(&format!(
+                "add rule inet cni_plugins_masquerade masq_checks ip saddr == {address} ip daddr != 10.1.2.0/24 \
+                 masquerade comment \"{hashes}, net: {network}, if: eth0, id: {id}\""
+            ));
+        };
+        let rest = ruleset();
+        for (network, id, address) in [
+            ("net1", "c1", "10.1.2.1"),
+            ("net1", "c2", "10.1.2.2"),
+            ("net1", "c3", "10.1.2.3"),
+            ("net2", "c1", "10.1.2.4"),
+        ] {
+            add(network, id, address);
+        }
+        nft_script("add rule inet cni_plugins_masquerade masq_checks ip saddr 10.1.2.9 accept comment \"mine\"");
+        let mut nft = Nftables::open().unwrap();
+        let there = |last: u8| ruleset().contains(&format!("10.1.2.{last} "));
+        nft.clear(&owner("c1")).unwrap();
+        assert_eq!([1, 2, 3, 4, 9].map(there), [false, true, true, true, true]);
+        nft.retain("net1", &[("c2".into(), "eth0".into())]).unwrap();
+        assert_eq!([1, 2, 3, 4, 9].map(there), [false, true, false, true, true]);
+        nft.retain("net1", &[]).unwrap();
+        nft.retain("net2", &[]).unwrap();
+        nft_script("flush chain inet cni_plugins_masquerade masq_checks");
+        assert_eq!(ruleset(), rest, "tables and chains of the reference stay");
+    });
+}
+
+#[test]
+fn spoof_checks() {
+    in_netns(|| {
+        let (one, two) = (new_netns(), new_netns());
+        let config = |address: &str| config(address, r#","macspoofchk":true"#);
+        native("ADD", "c1", &one, &config("10.1.2.3/24"));
+        native("ADD", "c2", &two, &config("10.1.2.4/24"));
+        let chain = |id: &str| format!("cni-br-iface-{id}-eth0");
+        assert!(ruleset().contains(&chain("c1")), "the reference made no rules: {}", ruleset());
+        let mut nft = Nftables::open().unwrap();
+        nft.clear(&owner("c1")).unwrap();
+        let text = ruleset();
+        assert!(!text.contains(&chain("c1")) && text.matches(&chain("c2")).count() >= 4, "{text}");
+        nft.clear(&owner("c2")).unwrap();
+        assert!(!ruleset().contains("cni-br-iface"), "{}", ruleset());
+        native("DEL", "c2", &two, &config("10.1.2.4/24").replace(r#","macspoofchk":true"#, ""));
+    });
+}
+
+#[test]
+fn spoof_checks_of_later_releases() {
+    in_netns(|| {
+        // pkg/link/spoofcheck.go after 1.9.1
+        for id in ["c1", "c2"] {
+            let chain = format!("cni-br-iface-{id}-eth0");
+            nft_script(&format!(
+                "table bridge cni_spoofcheck {{
+                    chain {chain}-mac {{
+                        ether saddr == 02:00:00:00:00:01 return
+                        drop
+                    }}
+                    chain {chain} {{
+                        jump {chain}-mac
+                    }}
+                    chain prerouting {{
+                        type filter hook prerouting priority -300
+                        iifname == veth{id} jump {chain} comment \"macspoofchk-{id}-eth0\"
+                    }}
+                }}"
+            ));
+        }
+        let mut nft = Nftables::open().unwrap();
+        nft.clear(&owner("c1")).unwrap();
+        let text = ruleset();
+        assert!(!text.contains("c1-eth0") && text.matches("c2-eth0").count() >= 4, "{text}");
+        nft.clear(&owner("c2")).unwrap();
+        assert!(!ruleset().contains("eth0"), "{}", ruleset());
+    });
+}
