@@ -136,8 +136,11 @@ impl Case {
 
     /// The content of `name`, or of what stands in for it at this version.
     fn file(&self, name: &str, version: &str) -> Result<String> {
-        let (stem, extension) = name.rsplit_once('.').with_context(|| format!("{name:?} has no extension"))?;
-        let special = self.folder.join(format!("{stem}@{version}.{extension}"));
+        let special = match name.rsplit_once('.') {
+            Some((stem, extension)) => format!("{stem}@{version}.{extension}"),
+            None => format!("{name}@{version}"),
+        };
+        let special = self.folder.join(special);
         let path = if special.exists() { special } else { self.folder.join(name) };
         std::fs::read_to_string(&path).with_context(|| path.display().to_string())
     }
