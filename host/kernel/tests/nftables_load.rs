@@ -6,6 +6,7 @@ mod nft;
 use nft::{in_netns, masquerade, nft_script, owner, ruleset};
 use sandwire_kernel::linux::Nftables;
 use sandwire_kernel::{Mac, Rule, RuleOwner};
+use std::process::Command;
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
@@ -98,6 +99,38 @@ fn others_who_change_the_firewall_don_t_disturb() {
             done.store(true, std::sync::atomic::Ordering::Relaxed);
         });
         assert!(!ruleset().contains("sandwire"), "{}", ruleset());
+    });
+}
+
+/// strace lets the thread's `number`th read of an answer fail as it does when the kernel found no room for one.
+fn losing_answer<T>(number: u32, body: impl FnOnce() -> T) -> T {
+    let thread = nix::unistd::gettid().to_string();
+    let inject = format!("inject=recvfrom:error=ENOBUFS:when={number}");
+    let mut strace = Command::new("strace")
+        .args(["-qq", "-o", "/dev/null", "-p", &thread, "-e", "trace=recvfrom", "-e", &inject])
+        .spawn()
+        .expect("these tests need strace");
+    let traced = || std::fs::read_to_string("/proc/thread-self/status").unwrap().contains("TracerPid:\t0\n");
+    while traced() {
+        std::thread::yield_now();
+    }
+    let result = body();
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(strace.id() as i32), nix::sys::signal::Signal::SIGINT).unwrap();
+    strace.wait().unwrap();
+    result
+}
+
+#[test]
+fn a_lost_answer_is_asked_for_again() {
+    in_netns(|| {
+        let pod = owner("c1");
+        for number in 1..=16 {
+            let mut nft = Nftables::open().unwrap();
+            losing_answer(number, || nft.apply(&pod, "a", &rules(1, 1))).unwrap();
+            assert_eq!(nft.verify(&pod, "a", &rules(1, 1)).unwrap(), Vec::<String>::new());
+            losing_answer(number, || nft.clear(&pod)).unwrap();
+            assert_eq!(ruleset(), "");
+        }
     });
 }
 

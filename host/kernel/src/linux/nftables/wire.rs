@@ -12,8 +12,10 @@ use std::os::fd::OwnedFd;
 
 /// struct nfgenmsg before the attributes.
 const HEADER: usize = 4;
-/// As for routes: an interrupted dump is repeated this often.
+/// As for routes: an interrupted dump, or a question whose answer was lost, is repeated this often.
 const DUMP_TRIES: usize = 5;
+/// Questions of one message: their answers must fit into the socket's receive buffer, which has room for about 250.
+const QUESTIONS: usize = 64;
 
 /// What an object looks like now: its attributes.
 #[derive(Debug)]
@@ -76,6 +78,22 @@ impl Wire {
 
     /// Asks all at once; the answers are in the order of the questions, `None` for what is not there.
     pub(super) fn ask(&mut self, questions: &[Message]) -> Outcome<Vec<Option<Object>>> {
+        let mut answers = Vec::with_capacity(questions.len());
+        for some in questions.chunks(QUESTIONS) {
+            let mut tries = 1;
+            let asked = loop {
+                match self.ask_once(some) {
+                    Err((errno, _)) if errno == Errno::ENOBUFS && tries < DUMP_TRIES => tries += 1,
+                    asked => break asked.map_err(|(_, error)| error)?,
+                }
+            };
+            answers.extend(asked);
+        }
+        Ok(answers)
+    }
+
+    fn ask_once(&mut self, questions: &[Message]) -> Result<Vec<Option<Object>>, (Errno, KernelError)> {
+        let refused = |refusal: Refusal, question| (refusal.errno, refused(refusal, question));
         let first = self.sequence.wrapping_add(1);
         let mut bytes = Vec::new();
         for question in questions {
