@@ -17,9 +17,10 @@ impl Plugin for Loopback {
     fn add(call: &Call) -> Result<CniResult, Failure> {
         let passed_on = call.prev_result().or_fail("failed to parse prevResult")?;
         let lo = host::require_container()?.link(LO).or_fail("failed to lookup \"lo\"")?;
+        // Before anything is changed: setting it up makes routes of these addresses, which setting it down leaves.
+        own_addresses(&lo)?;
         links::change(&lo, &links::Changes::up(true)).or_fail("failed to set \"lo\" UP")?;
-        let present = addresses::get(&lo).or_fail("could not list the addresses of \"lo\"")?;
-        let ips = own_addresses(present.iter().map(|address| address.cidr.as_str()))?;
+        let ips = own_addresses(&lo)?;
         Ok(passed_on.unwrap_or_else(|| CniResult {
             interfaces: vec![Interface::new(LO).with_mac("00:00:00:00:00:00").in_sandbox(call.sandbox())],
             ips,
@@ -45,10 +46,16 @@ fn container_lo() -> Result<Option<Link>, HostError> {
     host::container().map_or(Ok(None), |netns| netns.link(LO).or_gone())
 }
 
+/// The addresses of `lo` for the result; none while it is down.
+fn own_addresses(lo: &Link) -> Result<Vec<IpConfig>, Failure> {
+    let present = addresses::get(lo).or_fail("could not list the addresses of \"lo\"")?;
+    first_of_each_family(present.iter().map(|address| address.cidr.as_str()))
+}
+
 /// The first address of each family, as the reference reports them.
 ///
 /// An address that is not of this machine's own would make whatever listens on "localhost" reachable from outside.
-fn own_addresses<'a>(present: impl Iterator<Item = &'a str>) -> Result<Vec<IpConfig>, Failure> {
+fn first_of_each_family<'a>(present: impl Iterator<Item = &'a str>) -> Result<Vec<IpConfig>, Failure> {
     let (mut v4, mut v6) = (None, None);
     for cidr in present {
         let address: sandwire_plugin::IpNet =
@@ -74,15 +81,15 @@ mod tests {
 
     #[test]
     fn one_address_of_each_family_is_reported() {
-        let ips = own_addresses(["127.0.0.1/8", "127.0.0.2/8", "::1/128"].into_iter()).unwrap();
+        let ips = first_of_each_family(["127.0.0.1/8", "127.0.0.2/8", "::1/128"].into_iter()).unwrap();
         let text: Vec<_> = ips.iter().map(|ip| (ip.interface, ip.address.to_string())).collect();
         assert_eq!(text, [(Some(0), "127.0.0.1/8".to_owned()), (Some(0), "::1/128".to_owned())]);
-        assert!(own_addresses([].into_iter()).unwrap().is_empty());
+        assert!(first_of_each_family([].into_iter()).unwrap().is_empty());
     }
 
     #[test]
     fn an_address_of_the_outside_is_an_error() {
-        let failure = own_addresses(["127.0.0.1/8", "10.1.2.3/8"].into_iter()).unwrap_err();
+        let failure = first_of_each_family(["127.0.0.1/8", "10.1.2.3/8"].into_iter()).unwrap_err();
         assert_eq!(failure.msg, "loopback interface found with non-loopback address \"10.1.2.3\"");
     }
 }
