@@ -2,14 +2,16 @@
 
 use crate::output::Output;
 use anyhow::Result;
+use nix::fcntl::OFlag;
 use sandwire_kernel::linux::LinuxKernel;
 use sandwire_kernel::{Kernel, LinkInfo, Netns};
 use sandwire_policy::paths;
 use sandwire_state::journal::{self, Side, Summary, Undo};
 use serde::Serialize;
 use serde_json::Value;
-use std::fs::File;
+use std::fs::OpenOptions;
 use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 /// One interface of one container.
@@ -131,7 +133,9 @@ fn host_end<'a>(summary: &Summary, results: &[&Value], links: &'a [LinkInfo]) ->
 
 /// The addresses of an interface as they are; `None` when its namespace is gone or no longer a namespace.
 fn addresses_now(netns: &str, interface: &str) -> Option<Vec<String>> {
-    let file = File::open(netns).ok()?;
+    // The path is the runtime's; a fifo in its place must not hold this command.
+    let flags = OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+    let file = OpenOptions::new().read(true).custom_flags(flags.bits()).open(netns).ok()?;
     let mut kernel = LinuxKernel::open(Some(file.as_fd())).ok()?;
     let link = kernel.link_by_name(Netns::Container, interface).ok()?;
     let addresses = kernel.addresses(link.id).ok()?;

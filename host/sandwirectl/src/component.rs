@@ -127,6 +127,7 @@ fn functions(types: &wasmparser::types::Types, entity: Option<ComponentEntityTyp
     exports
         .iter()
         .filter(|(_, item)| matches!(item.ty, ComponentEntityType::Func(_)))
-        .map(|(name, _)| name.clone())
+        // "[method]ruleset.commit": what the brackets say the dot says too.
+        .map(|(name, _)| name.rsplit(']').next().unwrap_or(name).to_owned())
         .collect()
 }

@@ -19,9 +19,6 @@ pub(crate) fn make_dir(path: &Path, mode: u32) -> Result<bool> {
     }
     let made = DirBuilder::new().recursive(true).mode(mode).create(path);
     made.with_context(|| format!("could not make directory {}", path.display()))?;
-    // The process's umask was applied: a root with 077 would make a directory that no runtime in another user can read.
-    std::fs::set_permissions(path, Permissions::from_mode(mode))
-        .with_context(|| format!("could not set the mode of {}", path.display()))?;
     Ok(true)
 }
 

@@ -77,6 +77,8 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    // What install makes is read by runtimes of any user: root's own umask must not close it to them.
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
     let cli = Cli::parse();
     let output = Output { json: cli.json };
     match run(&output, cli.command) {
@@ -102,10 +104,17 @@ fn run(output: &Output, command: Command) -> Result<bool> {
         Command::Doctor { bin_dir } => doctor::doctor(output, &bin_dir),
         Command::Call(options) => call::call(output, &options),
         Command::Version => version(output),
-        // What these say is for the parent, which puts it in its own words.
-        Command::CompileComponent => compile::child().map(|()| true),
-        Command::ProbeKernel => doctor::child().map(|()| true),
+        Command::CompileComponent => Ok(for_parent(compile::child())),
+        Command::ProbeKernel => Ok(for_parent(doctor::child())),
     }
+}
+
+/// What a child says is for its parent, which puts it in its own words.
+fn for_parent(done: Result<()>) -> bool {
+    if let Err(error) = &done {
+        eprintln!("{error:#}");
+    }
+    done.is_ok()
 }
 
 fn rollback(output: &Output, to: Option<u64>) -> Result<bool> {

@@ -52,7 +52,14 @@ impl Cache {
     }
 
     /// Keeps the result of an ADD.
-    pub(super) fn keep(&self, key: &Key, network: &Network, options: &Options, result: &Value) -> Result<()> {
+    pub(super) fn keep(
+        &self,
+        key: &Key,
+        network: &Network,
+        options: &Options,
+        netns: String,
+        result: &Value,
+    ) -> Result<()> {
         let args: Vec<[String; 2]> = options
             .args
             .split(';')
@@ -65,7 +72,7 @@ impl Cache {
             config: STANDARD.encode(&network.text),
             if_name: key.ifname.clone(),
             network_name: key.network.clone(),
-            netns: options.netns.clone().unwrap_or_default(),
+            netns,
             cni_args: (!args.is_empty()).then_some(args),
             capability_args: options.runtime_config.clone(),
             result: result.clone(),

@@ -148,7 +148,7 @@ impl Call<'_> {
             }
         }
         let result = result.unwrap_or(Value::Null);
-        self.cache.keep(key, self.network, self.options, &result)?;
+        self.cache.keep(key, self.network, self.options, self.netns(), &result)?;
         output.json(&result)?;
         Ok(true)
     }

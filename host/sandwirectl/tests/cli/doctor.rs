@@ -1,0 +1,140 @@
+//! `doctor` and `inspect`: what they say.
+
+use crate::node::{COMPONENT, Desk, POLICY, component_with};
+use sandwire_harness::repository;
+
+/// What is done to a healthy node, a part of the failing line, a part of its remedy.
+#[test]
+fn every_failure_is_named_with_its_remedy() {
+    let rows = [
+        ("rm /opt/cni/bin/loopback", "FAIL  /opt/cni/bin/loopback: missing", "ln -s sandwire /opt/cni/bin/loopback"),
+        ("chmod 777 /opt/cni/bin/sandwire", "FAIL  /opt/cni/bin/sandwire: its mode 0777", "sandwirectl install"),
+        ("rm /opt/cni/bin/sandwire", "FAIL  /opt/cni/bin/sandwire: No such file", "sandwirectl install"),
+        ("chown 1 /usr/lib/sandwire/plugins", "FAIL  /usr/lib/sandwire/plugins: it belongs to user 1", "chown root:"),
+        ("chmod o+w /run/sandwire/journal", "FAIL  /run/sandwire/journal: its mode 0702", "chmod go-w"),
+        (
+            "rm -r /usr/lib/sandwire/plugins",
+            "FAIL  /usr/lib/sandwire/plugins: the directory of components is missing",
+            "sandwirectl install",
+        ),
+        ("rm /etc/sandwire/policy.toml", "FAIL  /etc/sandwire/policy.toml: there is no policy", "sandwirectl install"),
+        ("echo >> /etc/sandwire/policy.toml", "it is not what generation 1 was made from", "sandwirectl apply"),
+        ("echo x >> /etc/sandwire/policy.toml", "FAIL  /etc/sandwire/policy.toml: ", "mend it"),
+        (
+            "rm /var/lib/sandwire/active",
+            "FAIL  /var/lib/sandwire/active: no generation is in force",
+            "sandwirectl apply",
+        ),
+        (
+            "for file in /var/lib/sandwire/active/*.cwasm; do printf x >> $file; done",
+            "FAIL  plugin loopback: damaged",
+            "sandwirectl apply",
+        ),
+        ("printf x >> /usr/lib/sandwire/plugins/loopback.wasm", "FAIL  plugin loopback: stale", "sandwirectl apply"),
+        (
+            "sed -i 's/\"engine\": \"/&0/' /var/lib/sandwire/active/.generation",
+            "FAIL  plugin loopback: stale",
+            "compiled by another release",
+        ),
+        ("ln -sf /bin/true /opt/cni/bin/loopback", "note  /opt/cni/bin/loopback: another program", "--replace"),
+    ];
+    for (deed, line, remedy) in rows {
+        let desk = Desk::installed();
+        let well = desk.run(&["doctor"]).good();
+        assert!(!well.contains("FAIL") && well.contains("nothing is wrong"), "{well}");
+        desk.node.sh(deed).unwrap();
+        let said = desk.run(&["doctor"]);
+        assert_eq!(said.code, i32::from(line.starts_with("FAIL") || line.starts_with("it is")), "{deed}: {}", said.out);
+        let at = said.out.find(line).unwrap_or_else(|| panic!("{deed}: {line} is not in\n{}", said.out));
+        assert!(said.out[at..].lines().take(2).any(|text| text.contains(remedy)), "{deed}: {}", said.out);
+    }
+}
+
+/// On a disk the journal would undo, after a reboot, what the next boot made.
+#[test]
+fn a_journal_on_a_disk_is_found() {
+    let desk = Desk::installed();
+    // A file system of its own that is no tmpfs.
+    desk.node.sh("mkdir -p /mnt/a /mnt/b /mnt/w; mount -t overlay overlay -o lowerdir=/mnt/a,upperdir=/mnt/b,workdir=/mnt/w /run/sandwire/journal").unwrap();
+    let said = desk.run(&["doctor"]).bad();
+    assert!(
+        said.contains("FAIL  /run/sandwire/journal is forgotten at a reboot") && said.contains("mount a tmpfs on /run"),
+        "{said}"
+    );
+}
+
+#[test]
+fn an_agent_fails_only_where_a_configuration_needs_it() {
+    let desk = Desk::installed();
+    let agent = "\n[endpoints.near]\naddress = \"unix:/run/near.sock\"\nallow = [\"GET /ping\"]\n";
+    let policy = desk.text(POLICY).replace("\"addresses\",", "\"addresses\", \"endpoint\",");
+    desk.node.write(POLICY, format!("{policy}endpoints = [\"near\"]\n{agent}")).unwrap();
+    desk.run(&["apply"]).good();
+    let said = desk.run(&["doctor"]).good();
+    assert!(said.contains("note  agent near at unix:/run/near.sock"), "{said}");
+    desk.node.write("/etc/cni/net.d/1.conflist", r#"{"name":"n","plugins":[{"type":"loopback"}]}"#).unwrap();
+    let said = desk.run(&["doctor"]).bad();
+    assert!(said.contains("FAIL  agent near at unix:/run/near.sock") && said.contains("loopback need it"), "{said}");
+}
+
+/// The kernel's checks are made in namespaces that go again.
+#[test]
+fn probing_the_kernel_leaves_nothing() {
+    let desk = Desk::installed();
+    let before = desk.node.snapshot().unwrap();
+    let checks = desk.json(&["doctor"]);
+    let of = |what: &str| {
+        checks
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|check| check["what"].as_str().unwrap().starts_with(what))
+            .unwrap()
+            .clone()
+    };
+    for what in ["network namespaces", "bridge", "veth", "addresses", "nf_tables"] {
+        assert_eq!(of(what)["verdict"], "ok", "{}", of(what));
+    }
+    desk.node.snapshot().unwrap().assert_unchanged(&before).unwrap();
+}
+
+/// Without the power to make namespaces, doctor says so and how to get it.
+#[test]
+fn a_doctor_without_power_says_what_it_lacks() {
+    let desk = Desk::installed();
+    let script = format!(
+        "setpriv --bounding-set=-sys_admin --inh-caps=-sys_admin {} doctor || true",
+        env!("CARGO_BIN_EXE_sandwirectl")
+    );
+    let said = desk.node.sh(&script).unwrap();
+    assert!(
+        said.contains("FAIL  network namespaces: could not make a network namespace") && said.contains("CAP_SYS_ADMIN"),
+        "{said}"
+    );
+}
+
+#[test]
+fn inspect_shows_capabilities_and_the_lines_to_paste() {
+    let desk = Desk::installed();
+    let said = desk.run(&["inspect", COMPONENT]).good();
+    for part in [
+        "contract  sandwire:cni@0.1.0",
+        "container-netns  look into the container's network namespace",
+        "exports   check, attach",
+        "[plugins.loopback]\ncomponent = \"sha256:",
+    ] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    // The lines are a policy.
+    let lines = said.split_once("sandwirectl apply:\n\n").unwrap().1;
+    desk.node.write(POLICY, format!("version = 1\n{lines}")).unwrap();
+    let said = desk.run(&["apply"]).good();
+    assert!(said.contains("0 refused") && !said.contains("does not grant"), "{said}");
+
+    desk.node.write("/mnt/v.wasm", component_with("version", "1.2.3")).unwrap();
+    assert_eq!(desk.json(&["inspect", "/mnt/v.wasm"])["version"], "1.2.3");
+    let bridge = repository().join("out/plugins/bridge.wasm");
+    let wants = desk.json(&["inspect", bridge.to_str().unwrap()])["wants"].clone();
+    let links = wants.as_array().unwrap().iter().find(|want| want["name"] == "links").unwrap().clone();
+    assert!(links["functions"].as_array().unwrap().contains(&"create-veth".into()), "{links}");
+}

@@ -1,0 +1,116 @@
+//! `install` and `uninstall`.
+
+use crate::node::{COMPONENT, Desk, POLICY, component, component_with, digest, exists};
+
+#[test]
+fn twice_is_once() {
+    let desk = Desk::new();
+    let first = desk.install().good();
+    assert!(
+        first.contains("wrote the first policy") && first.contains("generation 1 is in force: 1 compiled"),
+        "{first}"
+    );
+    let installed = desk.node.snapshot().unwrap();
+    let second = desk.install().good();
+    assert!(second.contains("everything was installed already") && second.contains("nothing changed"), "{second}");
+    desk.node.snapshot().unwrap().assert_unchanged(&installed).unwrap();
+}
+
+#[test]
+fn a_careless_umask_shuts_nobody_out() {
+    let desk = Desk::new();
+    let script = format!(
+        "umask 077; {} install --from /mnt/from --binary {}",
+        env!("CARGO_BIN_EXE_sandwirectl"),
+        crate::node::binary().display()
+    );
+    desk.node.sh(&script).unwrap();
+    let modes = desk.node.sh("stat -c '%a %n' /opt/cni/bin/sandwire /usr/lib/sandwire /usr/lib/sandwire/plugins /var/lib/sandwire/generations/1 /var/lib/sandwire/generations/1/loopback.json /run/sandwire/journal").unwrap();
+    assert_eq!(
+        modes,
+        "755 /opt/cni/bin/sandwire\n755 /usr/lib/sandwire\n755 /usr/lib/sandwire/plugins\n755 /var/lib/sandwire/generations/1\n644 /var/lib/sandwire/generations/1/loopback.json\n700 /run/sandwire/journal\n"
+    );
+}
+
+/// A new release pins its components anew; the rest of the operator's file stays as it was, comments too.
+#[test]
+fn an_upgrade_changes_only_digests() {
+    let desk = Desk::installed();
+    desk.edit(POLICY, "memory_mib = 64\n", "memory_mib = 64  # as agreed\n");
+    desk.run(&["apply"]).good();
+    let (before, policy) = (digest(&desk, COMPONENT), desk.text(POLICY));
+    desk.ship(&component_with("version", "9.8.7"));
+    let said = desk.install().good();
+    let after = digest(&desk, COMPONENT);
+    assert_ne!(before, after);
+    assert!(said.contains(&format!("[plugins.loopback] is pinned to {after} now, before: {before}")), "{said}");
+    assert_eq!(desk.text(POLICY), policy.replace(&before, &after));
+    assert_eq!(desk.json(&["plugins"])[0]["version"], "9.8.7");
+    assert_eq!(desk.active(), "generations/3");
+}
+
+/// Interrupted between components and policy, the next run still knows that the pin was its own.
+#[test]
+fn an_interrupted_upgrade_is_finished() {
+    let desk = Desk::installed();
+    let new = component_with("x", "");
+    desk.ship(&new);
+    desk.node.write(COMPONENT, new).unwrap();
+    let said = desk.install().good();
+    assert!(said.contains("is pinned to") && said.contains("0 refused"), "{said}");
+}
+
+/// A component that the operator put there, and pinned, is no business of the installer.
+#[test]
+fn the_operators_own_component_stays() {
+    let desk = Desk::installed();
+    let shipped = digest(&desk, COMPONENT);
+    desk.node.write(COMPONENT, component_with("mine", "")).unwrap();
+    let mine = digest(&desk, COMPONENT);
+    desk.edit(POLICY, &shipped, &mine);
+    let said = desk.install().good();
+    assert!(said.contains("is not one that was shipped") && said.contains("0 refused"), "{said}");
+    assert_eq!(digest(&desk, COMPONENT), mine);
+    desk.run(&["uninstall"]).good();
+    assert!(exists(&desk, COMPONENT) && exists(&desk, POLICY), "without --purge the operator's files stay");
+    desk.run(&["uninstall", "--purge"]).good();
+    assert!(!exists(&desk, COMPONENT) && !exists(&desk, POLICY));
+}
+
+#[test]
+fn what_is_no_component_is_not_installed() {
+    let desk = Desk::new();
+    let before = desk.node.snapshot().unwrap();
+    let core = b"\0asm\x01\0\0\0".as_slice();
+    let whole = component();
+    for (bytes, why) in [
+        (b"#!/bin/sh\n".as_slice(), "no WebAssembly"),
+        (core, "a core module, not a component"),
+        (&whole[..whole.len() / 2], "no valid component"),
+    ] {
+        desk.ship(bytes);
+        let said = desk.install().bad();
+        assert!(said.contains("loopback.wasm can't be installed") && said.contains(why), "{said}");
+    }
+    desk.node.snapshot().unwrap().assert_unchanged(&before).unwrap();
+}
+
+#[test]
+fn what_is_missing_is_named() {
+    let desk = Desk::new();
+    let said = desk.run(&["install"]).bad();
+    assert!(said.contains("sandwire is missing: name the directory") || said.contains("--components"), "{said}");
+    let said = desk.run(&["install", "--from", "/mnt/nowhere"]).bad();
+    assert!(said.contains("/mnt/nowhere/sandwire is missing") && said.contains("--from"), "{said}");
+}
+
+/// Neither is overwritten: what is in the way, and what was kept before.
+#[test]
+fn a_kept_native_plugin_is_not_lost() {
+    let desk = Desk::new();
+    desk.node.sh("printf a > /opt/cni/bin/loopback; printf b > /opt/cni/bin/loopback.native").unwrap();
+    let binary = crate::node::binary();
+    let said = desk.run(&["install", "--from", "/mnt/from", "--binary", binary.to_str().unwrap(), "--replace"]).bad();
+    assert!(said.contains("both exist") && said.contains("nothing was changed"), "{said}");
+    assert_eq!(desk.text("/opt/cni/bin/loopback") + &desk.text("/opt/cni/bin/loopback.native"), "ab");
+}
