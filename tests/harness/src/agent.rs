@@ -26,6 +26,8 @@ pub enum Mode {
     Half,
     /// The call is read and never answered.
     Hang,
+    /// So with every POST; the looking glass answers.
+    HangOnPost,
     /// Nobody listens.
     Refuse,
     /// All is well but for the BGP session.
@@ -188,7 +190,7 @@ impl Server {
             } else if listener.is_none() {
                 listener = self.listen().ok();
             }
-            if self.mode() != Mode::Hang {
+            if !matches!(self.mode(), Mode::Hang | Mode::HangOnPost) {
                 hanging.clear();
             }
             match listener.as_ref().and_then(accept) {
@@ -208,6 +210,7 @@ impl Server {
         let page = "<html>\n <head>\n  <title>500 Internal Server Error</title>\n </head>\n <body></body>\n</html>";
         let reply = match mode {
             Mode::Hang => return Some(stream),
+            Mode::HangOnPost if call.method == "POST" => return Some(stream),
             Mode::Refuse => return None,
             Mode::Half => {
                 let _ = stream.write_all(
@@ -217,7 +220,7 @@ impl Server {
             }
             Mode::Html => ("200 OK", "text/html", page.to_owned()),
             Mode::Status(code, text) if call.method == "POST" => return send_error(&mut stream, code, &text),
-            Mode::Ok | Mode::NoPeers | Mode::Status(..) => match self.act(&call, &mode) {
+            Mode::Ok | Mode::NoPeers | Mode::HangOnPost | Mode::Status(..) => match self.act(&call, &mode) {
                 Ok(body) => ("200 OK", "application/json", body.to_string()),
                 Err((code, text)) => return send_error(&mut stream, code, &text),
             },
@@ -238,6 +241,10 @@ impl Server {
             ("GET", ["looking-glass", "summary"]) => Ok(
                 json!({"BGP_established_peers": peers, "vpn_instances_count": state.instances.len(), "version": "21.0.0"}),
             ),
+            ("GET", ["looking-glass", "config"]) => Ok(json!({
+                "BGP": {"local_address": "192.0.2.1", "peers": ["192.0.2.254"], "my_as": 64512},
+                "DATAPLANE_DRIVER_EVPN": {"dataplane_local_address": null, "dataplane_driver": "linux", "vxlan_dst_port": 4789},
+            })),
             ("GET", ["looking-glass", "bgp", "peers"]) => {
                 let now = if peers == 1 { "Established" } else { "Active" };
                 Ok(json!([{"id": "192.0.2.254", "state": now}]))

@@ -161,6 +161,7 @@ fn agent(words: &[&str]) -> Result<crate::agent::Mode> {
         ["html"] => Mode::Html,
         ["half"] => Mode::Half,
         ["hang"] => Mode::Hang,
+        ["hang-on-post"] => Mode::HangOnPost,
         ["refuse"] => Mode::Refuse,
         ["no-peers"] => Mode::NoPeers,
         _ => bail!("unknown mode of the agent"),

@@ -259,9 +259,10 @@ fn agents_that_fail() {
     for (mode, text) in [
         (Mode::Refuse, "127.0.0.1:8082"),
         (Mode::Status(500, "Malformed route target".into()), "Malformed route target"),
-        (Mode::Html, "127.0.0.1:8082"),
+        (Mode::Html, "agent \"bagpipe\""),
         (Mode::Half, "127.0.0.1:8082"),
         (Mode::Hang, "127.0.0.1:8082"),
+        (Mode::HangOnPost, "127.0.0.1:8082"),
     ] {
         agent.set(mode.clone()).unwrap();
         let before = bench.node.snapshot().unwrap();

@@ -12,14 +12,16 @@ use std::time::{Duration, Instant};
 
 /// An ADD that waits for its agent, which has got its call.
 fn hanging_add(node: &Node, pod: &Pod, agent: &Agent) -> Child {
-    agent.set(Mode::Hang).unwrap();
+    agent.set(Mode::HangOnPost).unwrap();
     agent.take_calls();
     let (command, stdin) = node.call("bagpipe", Verb::Add).pod(pod).ifname("eth0").config(&mynet()).command().unwrap();
     let mut child = node.spawn(&Place::Host, command).unwrap();
     child.stdin.take().unwrap().write_all(&stdin).unwrap();
     let started = Instant::now();
-    while !agent.take_calls().iter().any(|call| call.path == "/attach_localport") {
-        assert!(started.elapsed() < Duration::from_secs(10), "the agent gets no call");
+    let mut calls = Vec::new();
+    while !calls.iter().any(|path| path == "/attach_localport") {
+        calls.extend(agent.take_calls().into_iter().map(|call| call.path));
+        assert!(started.elapsed() < Duration::from_secs(10), "the agent gets no call to attach: {calls:?}");
         std::thread::sleep(Duration::from_millis(5));
     }
     child

@@ -42,15 +42,15 @@ fn every_plugin_has_cases_and_a_test() {
 #[test]
 fn every_guest_has_a_test() {
     let guests = repository().join("tests/guests");
-    let sources = repository().join("tests/harness/tests/e2e");
     let mut tests = String::new();
-    for entry in std::fs::read_dir(sources).unwrap() {
-        tests += &std::fs::read_to_string(entry.unwrap().path()).unwrap();
+    for folder in [guests.join("tests"), repository().join("tests/harness/tests/e2e")] {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            tests += &std::fs::read_to_string(entry.unwrap().path()).unwrap();
+        }
     }
-    let Ok(entries) = std::fs::read_dir(&guests) else { return };
-    for entry in entries.map(Result::unwrap).filter(|entry| entry.path().join("Cargo.toml").exists()) {
+    for entry in std::fs::read_dir(&guests).unwrap().map(Result::unwrap) {
         let name = entry.file_name().into_string().unwrap();
-        assert!(tests.contains(&format!("{name:?}")), "no test names the guest {name:?}");
+        assert!(!entry.path().join("Cargo.toml").exists() || tests.contains(&name), "no test names the guest {name:?}");
     }
 }
 

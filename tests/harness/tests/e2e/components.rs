@@ -56,6 +56,9 @@ fn truncated() {
 /// Bytes of another engine under the right name: its header says so.
 #[test]
 fn of_another_version() {
+    // The first section, .wasmtime.engine, starts at 64: a format's number, a length, the release, a length, the target.
+    refused_after("printf 47 | dd of=$C bs=1 seek=66 conv=notrunc status=none", "cp -a /mnt/kept $C", 112);
+    refused_after("printf riscv9 | dd of=$C bs=1 seek=69 conv=notrunc status=none", "cp -a /mnt/kept $C", 112);
     refused_after("head -c 65536 /dev/zero > $C", "cp -a /mnt/kept $C", 112);
     refused_after("cp /bin/true $C; chmod 644 $C", "cp -a /mnt/kept $C", 112);
 }

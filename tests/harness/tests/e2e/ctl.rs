@@ -89,7 +89,9 @@ fn plugins() {
     assert!(names.iter().all(|name| table.contains(name)), "{table}");
     // Its component changed under it: the table says so.
     node.sh("printf x >> /usr/lib/sandwire/plugins/bridge.wasm").unwrap();
-    let rows = json(&node, &["plugins"]);
+    let (well, text) = ctl_status(&node, &["plugins", "--json"]);
+    assert!(!well, "{text}");
+    let rows: Value = serde_json::from_str(&text).unwrap();
     let bridge = rows.as_array().unwrap().iter().find(|row| row["plugin"] == "bridge").unwrap();
     assert!(bridge["state"] != "compiled" && bridge["why"].is_string(), "{bridge}");
 }

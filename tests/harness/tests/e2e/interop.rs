@@ -68,7 +68,10 @@ fn the_first_folder_of_cni_path_decides() {
     // A host-local that can't be mistaken for another.
     bench
         .node
-        .write("/mnt/marked/host-local", "#!/bin/sh\necho '{\"code\": 123, \"msg\": \"it is me\"}'; exit 1\n")
+        .write(
+            "/mnt/marked/host-local",
+            "#!/bin/sh\n[ $CNI_COMMAND = DEL ] && exit 0\necho '{\"code\": 123, \"msg\": \"it is me\"}'; exit 1\n",
+        )
         .unwrap();
     bench.node.sh("chmod 755 /mnt/marked/host-local").unwrap();
     let ours = format!("{OURS}/bridge");
@@ -113,13 +116,14 @@ fn our_add_then_native_del() {
 fn one_directory_two_host_locals() {
     const EACH: usize = 60;
     let node = Node::installed().unwrap();
+    let netns = node.pod("a").unwrap().netns;
     let mut config = bridge();
     config["ipam"]["subnet"] = "10.1.0.0/16".into();
     let worker = |folder: &str, name: &str| {
         (0..EACH)
             .map(|i| {
                 let program = Path::new(folder).join("host-local");
-                let pod = Pod { id: format!("{name}-{i}"), netns: "/run/netns/none".into() };
+                let pod = Pod { id: format!("{name}-{i}"), netns: netns.clone() };
                 let call = node.call("host-local", Verb::Add).pod(&pod).ifname("eth0").config(&config).program(program);
                 (pod, call.run().unwrap().result().unwrap()["ips"][0]["address"].as_str().unwrap().to_owned())
             })
