@@ -38,7 +38,7 @@ step "Two pods"
 for pod in blue green; do
   pod_new 1 $pod
   before=$EPOCHREALTIME
-  sandwire_ctl 1 call add pods --netns /run/netns/$pod --container-id pod-$pod >"$LAB_RUN/$pod.json" || { cat "$LAB_RUN/$pod.json"; exit 1; }
+  sandwire_ctl 1 call add --network /etc/cni/net.d/10-pods.conflist --netns /run/netns/$pod --container-id pod-$pod >"$LAB_RUN/$pod.json" || { cat "$LAB_RUN/$pod.json"; exit 1; }
   say "$pod  $(jq -r '[.ips[].address] | join("  ")' "$LAB_RUN/$pod.json")   $(awk "BEGIN { printf \"%.0f ms with the tool that called it\", ($EPOCHREALTIME - $before) * 1000 }")"
 done
 shown_as='sandwirectl attachments' shows -w node sandwire_ctl 1 attachments
@@ -59,11 +59,11 @@ shown_as='nft list ruleset' shows -n 40 -w node node_exec 1 nft list ruleset
 
 step "DEL, and nothing is left"
 for pod in blue green; do
-  sandwire_ctl 1 call del pods --netns /run/netns/$pod --container-id pod-$pod
+  sandwire_ctl 1 call del --network /etc/cni/net.d/10-pods.conflist --netns /run/netns/$pod --container-id pod-$pod
   pod_gone 1 $pod
 done
 claim "no veth" nothing "$(node_exec 1 ip -o link show type veth | grep -v ' eth0@' || true)"
 claim "no lease" nothing "$(node_exec 1 find /var/lib/cni/networks -type f ! -name lock ! -name 'last_reserved_ip.*')"
 claim "no masqueraded address" nothing "$(node_exec 1 nft -j list ruleset | jq -r '.nftables[] | (.set.elem // .map.elem // empty) | tostring')"
-claim "no journal entry" nothing "$(node_exec 1 sh -c 'find /run/sandwire/journal -type f ! -name "*lock*" 2>/dev/null || true')"
+claim "no journal entry" nothing "$(node_exec 1 find /run/sandwire/journal -path '*/locks' -prune -o -type f -print)"
 title "${green}Done$plain in $(awk "BEGIN { printf \"%.1f\", $EPOCHREALTIME - $began }") s. The node ends with this script."

@@ -29,7 +29,7 @@ cni() {
   if [ $runtime = cnitool ]; then
     node_exec "$1" env CNI_PATH=/opt/cni/bin NETCONFPATH=/etc/cni/net.d "$tools/cnitool" "$2" "$3" "/run/netns/$4"
   else
-    sandwire_ctl "$1" call "$2" "$3" --netns "/run/netns/$4" --container-id "pod-$4"
+    sandwire_ctl "$1" call "$2" --network "$(node_exec "$1" sh -c "ls /etc/cni/net.d/*-$3.*")" --netns "/run/netns/$4" --container-id "pod-$4"
   fi
 }
 
@@ -55,7 +55,7 @@ snapshot() {
   node_exec "$1" find /var/lib/cni/networks -type f ! -name lock ! -name 'last_reserved_ip.*' 2>/dev/null | sed 's/^/lease /' || true
   node_exec "$1" find /var/lib/cni/results -type f 2>/dev/null | sed 's/^/cached result /' || true
   node_exec "$1" nft -j list ruleset | jq -r '.nftables[] | select(.rule or (.set.elem // .map.elem)) | "nftables " + tostring'
-  node_exec "$1" find /run/sandwire/journal -type f ! -name '*lock*' 2>/dev/null | sed 's/^/journal /' || true
+  node_exec "$1" find /run/sandwire/journal -path '*/locks' -prune -o -type f -print 2>/dev/null | sed 's/^/journal /' || true
   looking_glass "$1" vpns/instances | jq -r '.[] | "VPN instance " + .id'
 }
 
@@ -171,7 +171,7 @@ for node in 1 2; do
   shown_as='ip -brief link' shows -w "node $node" node_exec $node ip -br link
   shown_as='find /var/lib/cni/networks -type f' shows -w "node $node" node_exec $node find /var/lib/cni/networks -type f
   shown_as='nft list ruleset' shows -n 8 -w "node $node" node_exec $node nft list ruleset
-  shown_as='find /run/sandwire/journal -type f' shows -w "node $node" node_exec $node sh -c 'find /run/sandwire/journal -type f 2>/dev/null || true'
+  shown_as='find /run/sandwire/journal -type f' shows -w "node $node" node_exec $node find /run/sandwire/journal -path '*/locks' -prune -o -type f -print
   shown_as='curl .../looking-glass/vpns/instances' shows -w "node $node" looking_glass $node vpns/instances
   claim "node $node: no link, lease, rule, journal entry or VPN instance more than before" \
     same "$(cat "$LAB_RUN/before$node")" "$(snapshot $node)"

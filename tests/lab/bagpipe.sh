@@ -55,7 +55,7 @@ clean() {
     node_exec "$1" ip -o link | grep -oE '(evpn---|vxlan--|veth)[^:@ ]*' || true
     looking_glass "$1" vpns/instances | jq -r '.[].id'
     node_exec "$1" find /var/lib/cni/networks -type f ! -name lock ! -name 'last_reserved_ip.*'
-    node_exec "$1" find /run/sandwire/journal -type f ! -name '*lock*'
+    node_exec "$1" find /run/sandwire/journal -path '*/locks' -prune -o -type f -print
   )
   [ -z "$left" ] || { echo "$left"; return 1; }
 }
@@ -152,4 +152,8 @@ for pod in a c; do
   pod_gone 1 $pod
 done
 claim "with the last DEL the bridge goes, and node 1 is clean" clean 1
+# What the agent could not be told while it was dead is told it in GC.
+kept() { node_exec 2 find /run/sandwire/journal -path '*/locks' -prune -o -type f -print | grep -q .; }
+claim "the detach of the pod that went while the agent was dead is kept" kept
+claim "GC" cni 2 GC none "$(jq -c '."cni.dev/valid-attachments" = []' <<<"$two")"
 claim "node 2 is clean" clean 2

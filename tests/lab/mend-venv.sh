@@ -12,10 +12,10 @@ swap() {
 import sys
 path, old, new = sys.argv[1:]
 text = open(path).read()
-if new not in text:
-    if old not in text:
-        sys.exit(f"{path}: neither {old!r} nor {new!r} is in it: is this networking-bagpipe 21.0.0?")
+if old in text:
     open(path, "w").write(text.replace(old, new))
+elif new not in text:
+    sys.exit(f"{path}: neither {old!r} nor {new!r} is in it: is this networking-bagpipe 21.0.0?")
 P
 }
 
