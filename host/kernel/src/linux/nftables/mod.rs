@@ -84,6 +84,7 @@ impl Nftables {
             &[(&masquerade::TABLE, Vec::new()), (&spoofcheck::TABLE, Vec::new())],
         )
         .and_then(|()| reference::clear(&mut self.wire, owner))
+        .or_else(nothing_without_nf_tables)
         .map_err(|error| error.context(format!("could not remove the firewall rules of {}", name(owner))))
     }
 
@@ -98,6 +99,7 @@ impl Nftables {
             .into_iter()
             .try_for_each(|table| retain::retain(&mut self.wire, table, &scope))
             .and_then(|()| reference::retain(&mut self.wire, network, valid, &scope))
+            .or_else(nothing_without_nf_tables)
             .map_err(|error| error.context(format!("could not collect stale firewall rules of network {network:?}")))
     }
 
@@ -109,6 +111,11 @@ impl Nftables {
     pub fn into_fd(self) -> Outcome<OwnedFd> {
         self.wire.into_fd()
     }
+}
+
+/// A kernel that can't have rules has none to remove; DEL must succeed there too.
+fn nothing_without_nf_tables(error: KernelError) -> Outcome<()> {
+    if matches!(error, KernelError::Unsupported(_)) { Ok(()) } else { Err(error) }
 }
 
 fn name(owner: &RuleOwner) -> String {

@@ -147,8 +147,8 @@ mod tests {
 
     #[test]
     fn names_are_the_references() {
-        // printf %s my-netc1 | sha512sum
-        assert_eq!(iptables_chain("my-net", "c1").len(), 28);
+        // printf %s net1c1 | sha512sum
+        assert_eq!(iptables_chain("net1", "c1"), "CNI-c2d892b58e87e28a12fe6479");
         assert!(hashes_of("0011223344556677-8899aabbccddeeff, net: n, if: eth0, id: c").is_some());
         assert!(hashes_of("0011223344556677, net: n").is_none());
     }
