@@ -90,6 +90,46 @@ fn an_attachments_life() {
 }
 
 #[test]
+fn an_add_that_is_undone_leaves_the_journal_as_it_was() {
+    let place = tempfile::tempdir().unwrap();
+    let root = place.path();
+    let mut add = Journal::open(root, &attachment("a")).unwrap();
+    add.begin("ADD", "bridge").unwrap();
+    let kept = add.intend("bridge", &delete("veth1")).unwrap();
+    add.commit(&json!({"x": 1})).unwrap();
+    drop(add);
+    let before = std::fs::read(file(root)).unwrap();
+
+    let mut again = Journal::open(root, &attachment("a")).unwrap();
+    again.begin("ADD", "bridge").unwrap();
+    for round in 0..3 {
+        let ids: Vec<u64> = (0..3).map(|n| again.intend("bridge", &delete(&format!("{round}-{n}"))).unwrap()).collect();
+        again.done(ids[1], None).unwrap();
+        again.failed(ids[2]).unwrap();
+        assert_eq!(Journal::pending(&again).len(), 4);
+        ids.iter().rev().for_each(|id| again.undone(*id).unwrap());
+        assert_eq!((again.pending().len(), again.uncommitted().len()), (1, 0));
+        assert_eq!(std::fs::read(file(root)).unwrap(), before);
+    }
+    // Going on after that is written down as if nothing had been.
+    let new = again.intend("bridge", &delete("new")).unwrap();
+    drop(again);
+    let mut next = Journal::open(root, &attachment("a")).unwrap();
+    assert_eq!(next.uncommitted().iter().map(|entry| entry.id).collect::<Vec<_>>(), [new]);
+
+    // What a call says of an earlier one's operations is never cut off.
+    next.begin("ADD", "bridge").unwrap();
+    let own = next.intend("bridge", &delete("own")).unwrap();
+    next.undone(kept).unwrap();
+    next.undone(own).unwrap();
+    next.undone(new).unwrap();
+    drop(next);
+    let last = Journal::open(root, &attachment("a")).unwrap();
+    assert_eq!(last.pending().len(), 0);
+    assert!(last.remove_if_empty().unwrap());
+}
+
+#[test]
 fn a_call_that_does_nothing_leaves_nothing() {
     let place = tempfile::tempdir().unwrap();
     let root = &place.path().join("journal");

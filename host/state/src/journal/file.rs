@@ -114,6 +114,18 @@ impl Content {
         self.entries.iter_mut().map(|(_, entry)| entry).find(|entry| entry.id == id)
     }
 
+    /// Whether this operation was begun by the newest call.
+    pub(super) fn is_of_call(&self, id: u64) -> bool {
+        self.entries.iter().any(|(call, entry)| entry.id == id && *call == self.calls.len())
+    }
+
+    /// Whether it is all that is left of the newest call, and that call has not succeeded.
+    pub(super) fn is_all_of_call(&self, id: u64) -> bool {
+        let open = self.calls.last().is_some_and(|call| call.open);
+        let mut own = self.entries.iter().filter(|(call, _)| *call == self.calls.len());
+        open && own.next().is_some_and(|(_, entry)| entry.id == id) && own.next().is_none()
+    }
+
     /// The entries of every ADD that has not ended.
     pub(super) fn uncommitted(&self) -> impl Iterator<Item = &Entry> {
         let open = |call: usize| call.checked_sub(1).and_then(|n| self.calls.get(n)).is_some_and(|call| call.open);
@@ -129,12 +141,14 @@ pub(super) struct JournalFile {
     length: u64,
     /// Lines that go out with the next one that matters.
     waiting: Vec<u8>,
+    /// How long the file was when the newest call began, and what it wrote first.
+    call: Option<(u64, Vec<u8>)>,
 }
 
 impl JournalFile {
     /// Opens and reads it. The attachment's lock is held, so an unfinished last line is nobody's and is cut off.
     pub(super) fn open(path: &Path) -> Outcome<(Self, Content)> {
-        let mut journal = Self { path: path.to_owned(), file: None, length: 0, waiting: Vec::new() };
+        let mut journal = Self { path: path.to_owned(), file: None, length: 0, waiting: Vec::new(), call: None };
         let mut options = OpenOptions::new();
         options.read(true).append(true).custom_flags(OFlag::O_NOFOLLOW.bits());
         let mut file = match options.open(path) {
@@ -162,6 +176,27 @@ impl JournalFile {
     pub(super) fn queue(&mut self, line: &Line<'_>) -> Outcome<()> {
         serde_json::to_writer(&mut self.waiting, line).map_err(|error| StateError::io("write", &self.path, error))?;
         self.waiting.push(b'\n');
+        Ok(())
+    }
+
+    /// Keeps the line that begins a call.
+    pub(super) fn begin(&mut self, line: &Line<'_>) -> Outcome<()> {
+        self.queue(line)?;
+        self.call = Some((self.length, self.waiting.clone()));
+        Ok(())
+    }
+
+    /// Whether the newest call is this process's own.
+    pub(super) fn has_begun(&self) -> bool {
+        self.call.is_some()
+    }
+
+    /// Takes back all that was written since the newest call began; it may go on.
+    pub(super) fn cut(&mut self) -> Outcome<()> {
+        let (Some(file), Some((length, first))) = (&self.file, &self.call) else { return Ok(()) };
+        file.set_len(*length).map_err(|error| StateError::io("cut the journal", &self.path, error))?;
+        self.length = *length;
+        self.waiting.clone_from(first);
         Ok(())
     }
 

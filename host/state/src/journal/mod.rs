@@ -68,6 +68,8 @@ pub struct Journal {
     folder: PathBuf,
     file: JournalFile,
     content: Content,
+    /// Whether this call said something of an operation that is not its own.
+    meddled: bool,
 }
 
 impl Journal {
@@ -94,7 +96,7 @@ impl Journal {
             Some(_) => {}
             None => file.queue(&Line::Attachment(Cow::Borrowed(&attachment)))?,
         }
-        Ok(Self { attachment, lock, folder, file, content })
+        Ok(Self { attachment, lock, folder, file, content, meddled: false })
     }
 
     /// Whose journal it is.
@@ -106,8 +108,9 @@ impl Journal {
     /// with the first intent.
     pub fn begin(&mut self, verb: &str, plugin: &str) -> Outcome<()> {
         let line = || Line::Begin { verb: Cow::Borrowed(verb), plugin: Cow::Borrowed(plugin) };
-        self.file.queue(&line())?;
+        self.file.begin(&line())?;
         self.content.apply(line());
+        self.meddled = false;
         Ok(())
     }
 
@@ -140,9 +143,15 @@ impl Journal {
         if self.known(id)? == State::Failed { Ok(()) } else { self.record(|| Line::Failed { id }) }
     }
 
-    /// It is undone, or never happened.
+    /// It is undone, or never happened. When nothing that this call did is left, neither is what it wrote: an ADD that
+    /// fails leaves the journal of an attachment as it was.
     pub fn undone(&mut self, id: u64) -> Outcome<()> {
         self.known(id)?;
+        if self.file.has_begun() && !self.meddled && self.content.is_all_of_call(id) {
+            self.file.cut()?;
+            self.content.apply(Line::Undone { id });
+            return Ok(());
+        }
         self.record(|| Line::Undone { id })
     }
 
@@ -183,7 +192,9 @@ impl Journal {
 
     fn known(&mut self, id: u64) -> Outcome<State> {
         let missing = || StateError::NotFound(format!("the journal of {:?} has no operation {id}", self.attachment));
-        self.content.entry(id).map(|entry| entry.state).ok_or_else(missing)
+        let state = self.content.entry(id).map(|entry| entry.state).ok_or_else(missing)?;
+        self.meddled |= !self.content.is_of_call(id);
+        Ok(state)
     }
 
     fn record<'a>(&mut self, line: impl Fn() -> Line<'a>) -> Outcome<()> {
