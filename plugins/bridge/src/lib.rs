@@ -11,8 +11,8 @@ use config::Config;
 use gateway::Gateway;
 use sandwire_plugin::host::{self, bridging, firewall, links, shared, sysctl, wait};
 use sandwire_plugin::{
-    Address, Attachment, Call, CniResult, Failure, Gc, Link, Netns, NetworkCall, OrFail, OrGone, Plugin, Status,
-    configure, masquerade,
+    Address, Attachment, Call, CniResult, Failure, Gc, Interface, Link, LinkInfo, Netns, NetworkCall, OrFail, OrGone,
+    Plugin, Status, configure, masquerade,
 };
 
 /// How long a port may take to come up; the reference sleeps 0, 50, 500, 1000 and 1000 ms before it gives up.
@@ -31,17 +31,19 @@ impl Plugin for Bridge {
 
         let bridge = ensure_bridge(&node, &config)?;
         let (port, inside) = attach(call, &config, &node, &container, &bridge)?;
-        let mut result = CniResult::default();
-        result.interfaces.push(bridge.info()?.in_sandbox(""));
-        result.interfaces.push(port.info()?.in_sandbox(""));
-        result.interfaces.push(inside.info()?.in_sandbox(call.sandbox()));
-
+        // What they are is filled in at the end: a bridge without a pinned MAC takes the lowest of its ports'.
+        let mut result = CniResult::default().with_interfaces([
+            Interface::default(),
+            Interface::default(),
+            Interface::new(call.ifname()),
+        ]);
+        let mut vlan_port = None;
         if config.ipam.is_set() {
             give_addresses(call, &config, &container, &inside, &mut result)?;
             if config.is_gateway() {
+                vlan_port = gateway_of_the_vlan(&config, &bridge)?;
                 for gateway in gateway::of(&result) {
-                    let link = gateway_link(&config, &bridge, &mut result)?;
-                    serve(&node, &config, link.as_ref().unwrap_or(&bridge), &gateway)?;
+                    serve(&node, &config, vlan_port.as_ref().unwrap_or(&bridge), &gateway)?;
                 }
             }
             if config.ip_masq {
@@ -52,11 +54,13 @@ impl Plugin for Bridge {
                 .or_fail(["failed to set \"", call.ifname(), "\" up"].concat())?;
         }
 
-        let state = settled(&config, &port)?;
-        // Only now: a bridge without a pinned MAC takes the lowest of its ports'.
-        replace_mac(&mut result, 0, bridge.info()?.mac);
-        replace_mac(&mut result, 1, state);
-        Ok(result.with_dns(config.dns))
+        let port = settled(&config, &port)?;
+        let mut interfaces =
+            vec![bridge.info()?.in_sandbox(""), port.in_sandbox(""), inside.info()?.in_sandbox(call.sandbox())];
+        if let Some(vlan_port) = vlan_port {
+            interfaces.push(vlan_port.info()?.in_sandbox(""));
+        }
+        Ok(result.with_interfaces(interfaces).with_dns(config.dns))
     }
 
     fn del(call: &Call) -> Result<(), Failure> {
@@ -107,7 +111,8 @@ fn attach(
     let outside = links::Device::new(node).mtu(config.mtu()).master(bridge).up();
     let inside = links::Device::new(container).named(call.ifname()).mtu(config.mtu()).mac(mac);
     let (port, inside) = links::create_veth(&outside, &inside)?;
-    // A new port has neither.
+    // A new port has neither. Nor does it need accept_ra=0, which the reference writes: a bridge takes all frames of a
+    // port (br_handle_frame), so none reaches the port's own IPv6.
     if config.hairpin_mode || config.port_isolation {
         bridging::set_port(&port, config.hairpin_mode, config.port_isolation, &[])
             .or_fail("failed to setup hairpin mode and isolation of the port")?;
@@ -159,17 +164,12 @@ fn give_addresses(
     Ok(())
 }
 
-/// The link that has the gateways of a VLAN, which becomes the fourth interface of the result; none without a VLAN,
-/// when the bridge itself has them.
-fn gateway_link(config: &Config, bridge: &Link, result: &mut CniResult) -> Result<Option<Link>, Failure> {
-    if config.vlan_id() == 0 {
-        return Ok(None);
+/// The link that has the gateways of a VLAN; none without a VLAN, when the bridge itself has them.
+fn gateway_of_the_vlan(config: &Config, bridge: &Link) -> Result<Option<Link>, Failure> {
+    match config.vlan_id() {
+        0 => Ok(None),
+        vlan => shared::ensure_vlan_port(bridge, vlan).or_fail("failed to create vlan interface").map(Some),
     }
-    let link = shared::ensure_vlan_port(bridge, config.vlan_id()).or_fail("failed to create vlan interface")?;
-    if result.interfaces.len() == 3 {
-        result.interfaces.push(link.info()?.in_sandbox(""));
-    }
-    Ok(Some(link))
 }
 
 /// Puts a gateway's address on a link of the node and lets the node forward its family.
@@ -185,22 +185,16 @@ fn serve(node: &Netns, config: &Config, link: &Link, gateway: &Gateway) -> Resul
     shared::ensure_sysctl(node, key, "1").or_fail("failed to enable forwarding")
 }
 
-/// Waits until the bridge forwards for the port, and answers the port's MAC.
+/// Waits until the bridge forwards for the port, and answers what the port then is.
 ///
 /// A port is disabled until its carrier is on, and the kernel tells a bridge of that from a work queue
 /// (net/core/link_watch.c): frames that the container sent before it would be lost.
-fn settled(config: &Config, port: &Link) -> Result<String, Failure> {
+fn settled(config: &Config, port: &Link) -> Result<LinkInfo, Failure> {
     let info = port.info()?;
     if !config.disable_container_interface && info.operstate != "up" {
         wait::link_up(port, PORT_UP_MS).or_fail("bridge port in error state")?;
     }
-    Ok(info.mac)
-}
-
-fn replace_mac(result: &mut CniResult, index: usize, mac: String) {
-    if let Some(interface) = result.interfaces.get_mut(index) {
-        interface.mac = Some(mac);
-    }
+    Ok(info)
 }
 
 /// Removes the container's interface, and with it the bridge's port. The kernel has done it when the namespace is gone.
