@@ -94,6 +94,17 @@ fn json_list(node: &Node, place: &Place, command: &str) -> Result<Vec<Value>> {
     })
 }
 
+/// Links with their addresses, routes of both families, rules of IPv4 and neighbours, by one program: a snapshot is taken
+/// twice for every call that must fail.
+fn batch(node: &Node, place: &Place) -> Result<[Vec<Value>; 4]> {
+    let mut program = Command::new("ip");
+    program.args(["-d", "-j", "-batch", "-"]).env_clear().env("PATH", run::PATH);
+    let text =
+        node.run(place, program, b"addr\nroute show table all\nrule\nneigh\n")?.success().context("ip -batch")?;
+    let lists = serde_json::Deserializer::from_str(&text).into_iter::<Vec<Value>>().collect::<Result<Vec<_>, _>>()?;
+    lists.try_into().map_err(|lists| anyhow::anyhow!("ip -batch: {lists:?}"))
+}
+
 impl Snapshot {
     pub(crate) fn take(node: &Node) -> Result<Self> {
         let mut snapshot = Self { lines: BTreeMap::new(), places: BTreeSet::new() };
@@ -122,7 +133,7 @@ impl Snapshot {
 
     fn network(&mut self, node: &Node, name: &str, place: &Place) -> Result<()> {
         self.places.insert(name.to_owned());
-        let links = view(node, place, "link")?;
+        let [links, routes, rules, neighbours] = batch(node, place)?;
         let ifname = |value: &Value| value.get("ifname").and_then(Value::as_str).unwrap_or_default().to_owned();
         let kind = |link: &Value| link.pointer("/linkinfo/info_kind").and_then(Value::as_str).map(str::to_owned);
         let bridges: BTreeSet<String> =
@@ -142,29 +153,33 @@ impl Snapshot {
                 of_bridge(link, "ifname"),
             );
         }
-        for link in view(node, place, "addr")? {
+        for link in &links {
             for address in link.get("addr_info").and_then(Value::as_array).into_iter().flatten() {
                 let (local, length) = (&address["local"], &address["prefixlen"]);
                 if made_by_the_kernel(local) {
                     continue;
                 }
-                self.add(format!("{name} addr {} {local}/{length}", ifname(&link)), of_bridge(&link, "ifname"));
+                self.add(format!("{name} addr {} {local}/{length}", ifname(link)), of_bridge(link, "ifname"));
             }
         }
-        for (view_name, key) in
-            [("route", "dev"), ("route6", "dev"), ("rule", ""), ("qdisc", "dev"), ("vlan", "ifname")]
-        {
-            for entry in view(node, place, view_name)? {
+        for (kind, key, entries) in [
+            ("route", "dev", routes),
+            ("rule", "", rules),
+            ("rule", "", json_list(node, place, "ip -6 -j rule")?),
+            ("qdisc", "dev", view(node, place, "qdisc")?),
+            ("vlan", "ifname", view(node, place, "vlan")?),
+        ] {
+            for entry in entries {
                 let default_qdisc = matches!(entry.get("kind").and_then(Value::as_str), Some("noop" | "noqueue"));
                 if default_qdisc || entry.get("dst").is_some_and(made_by_the_kernel) {
                     continue;
                 }
                 // Comes and goes with the carrier of its link.
                 let entry = steady(&entry, &["flags", "metrics", "offloaded", "options"]);
-                self.add(format!("{name} {view_name} {entry}"), of_bridge(&entry, key));
+                self.add(format!("{name} {kind} {entry}"), of_bridge(&entry, key));
             }
         }
-        for entry in view(node, place, "neigh")? {
+        for entry in neighbours {
             let permanent =
                 entry.get("state").and_then(Value::as_array).is_some_and(|s| s.contains(&"PERMANENT".into()));
             if permanent {
