@@ -19,8 +19,9 @@
 //!
 //! This is `guest-sdk/rust/template`; copy the folder to begin one of your own.
 //!
-//! ```ignore
+//! ```no_run
 #![doc = include_str!("../template/src/lib.rs")]
+//! # fn main() {}
 //! ```
 //!
 //! # Building it
