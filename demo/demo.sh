@@ -35,11 +35,12 @@ cni() {
 
 # attach NODE NETWORK POD: a namespace and an ADD; the result is kept, its address shown.
 attach() {
-  local result
+  local result=$LAB_RUN/node$1.$3.json got
   pod_new "$1" "$3"
-  result=$LAB_RUN/node$1.$3.json
-  cni "$1" add "$2" "$3" >"$result" 2>&1 || { cat "$result"; exit 1; }
-  printf '   %snode %s $ %s add %s /run/netns/%s%s   %s\n' "$dim" "$1" $runtime "$2" "$3" "$plain" "$(address "$1" "$3")"
+  cni "$1" add "$2" "$3" >"$result" 2>"$result.log" || { cat "$result" "$result.log"; exit 1; }
+  got=$(address "$1" "$3")
+  printf '   %snode %s $ %s add %s /run/netns/%s%s   %s\n' "$dim" "$1" $runtime "$2" "$3" "$plain" "$got"
+  sed 's/^/     /' "$result.log"
 }
 
 # address NODE POD: its IPv4 address, from what ADD printed.
@@ -65,7 +66,7 @@ step "Two nodes and a route reflector"
 began=$EPOCHREALTIME
 lab_up 2
 say "rr 192.0.2.254 (gobgpd), node 1 and node 2 (bagpipe-bgp $(looking_glass 1 summary | jq -r .version)); BGP is up after $(awk "BEGIN { printf \"%.1f\", $EPOCHREALTIME - $began }") s"
-shows -w rr rr_exec gobgp neighbor
+shown_as='gobgp neighbor' shows -w rr rr_exec gobgp neighbor
 
 step "Sandwire on each node"
 for node in 1 2; do
@@ -128,7 +129,8 @@ $(node_exec 2 ip neigh show dev "$tunnel")
 T"
 
 step "Pods reach each other"
-node_exec 1 timeout 10 tcpdump -c 2 -nn -i eth0 udp port 4789 >"$LAB_RUN/wire" 2>"$LAB_RUN/wire.log" &
+# Pings only: the pods' own IPv6 chatter is in the tunnel too. The ethertype inside is at 28, the protocol at 39.
+node_exec 1 timeout 10 tcpdump -c 2 -nn -i eth0 'udp port 4789 and udp[28:2] = 0x0800 and udp[39] = 1' >"$LAB_RUN/wire" 2>"$LAB_RUN/wire.log" &
 wire=$!
 lab_until 5 tcpdump grep -q listening "$LAB_RUN/wire.log"
 shown_as="ping $(address 2 blue | cut -d/ -f1)" shows -n 3 -w 'node 1, pod blue' reach 1 blue 2 blue

@@ -69,6 +69,16 @@ network() {
 
 lab_up 2
 for node in 1 2; do lab_install $node >/dev/null; done
+# Not the MTU that a plugin would take which can't see the underlay.
+for name in node1 node2; do lab_exec $name ip link set eth0 mtu 1440; done
+
+large_mtu() {
+  : >"$LAB_RUN/stderr"
+  add 1 large "$(jq -c '.mtu = "1500"' <<<"$one")" &&
+    [ "$(pod_exec 1 large cat /sys/class/net/eth0/mtu)" = 1500 ] &&
+    grep "mtu 1500 does not fit through the tunnel, whose packets hold 1390" "$LAB_RUN/stderr" &&
+    cni 1 DEL large "$one" && pod_gone 1 large
+}
 
 # ---- gateway on every node, MTU of the tunnel
 one=$(network pods 64512:90 10.1.2.10 '.isGateway = true')
@@ -86,8 +96,10 @@ claim "the gateway has the same MAC on both nodes ($(gateway_mac 1 a))" [ "$(gat
 claim "a pod reaches the other node's by VXLAN" pings 1 a "$(address 2 b)"
 claim "and its own node's by the bridge" pings 1 a "$(address 1 c)"
 claim "one VPN instance per network, not per pod" [ "$(looking_glass 1 vpns/instances | jq length)" = 1 ]
-claim "MTU 1450: the underlay's less 50" [ "$(pod_exec 1 a cat /sys/class/net/eth0/mtu)" = 1450 ]
-claim "a packet of that size reaches the other node unfragmented" pings 1 a "$(address 2 b)" -M do -s 1422
+claim "MTU 1390: the underlay's less 50" [ "$(pod_exec 1 a cat /sys/class/net/eth0/mtu)" = 1390 ]
+claim "a packet of that size reaches the other node unfragmented" pings 1 a "$(address 2 b)" -M do -s 1362
+claim "and one byte more does not" is_not pings 1 a "$(address 2 b)" -M do -s 1363
+claim "a larger mtu is taken as it is, with a warning" large_mtu
 claim "the node itself is reached through the gateway" pings 1 a 192.0.2.1
 claim "CHECK" cni 1 CHECK a "$one"
 
