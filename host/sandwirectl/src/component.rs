@@ -123,8 +123,9 @@ pub(crate) fn surface(bytes: &[u8]) -> Result<Surface> {
 
 fn functions(types: &wasmparser::types::Types, entity: Option<ComponentEntityType>) -> Vec<String> {
     let Some(ComponentEntityType::Instance(id)) = entity else { return Vec::new() };
-    let exports = &types.as_ref()[id].exports;
-    exports
+    let Some(instance) = types.as_ref().get(id) else { return Vec::new() };
+    instance
+        .exports
         .iter()
         .filter(|(_, item)| matches!(item.ty, ComponentEntityType::Func(_)))
         // "[method]ruleset.commit": what the brackets say the dot says too.

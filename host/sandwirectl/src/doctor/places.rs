@@ -39,9 +39,7 @@ pub(super) fn directories(bin_dir: &Path) -> Vec<Check> {
                 format!("{why}: who can change {what} can become root"),
                 format!("look through it, then run: chown root: {name} && chmod go-w {name}"),
             ),
-            None if !path.is_dir() => {
-                Check::fail(&name, "no directory", format!("remove it, then run: sandwirectl install"))
-            }
+            None if !path.is_dir() => Check::fail(&name, "no directory", "remove it, then run: sandwirectl install"),
             None => Check::ok(&name, format!("{what}, root's")),
         });
     }

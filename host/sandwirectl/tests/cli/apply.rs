@@ -166,3 +166,21 @@ fn the_compiler_gives_up_all_privilege_before_it_reads() {
     let done = child.wait_with_output().unwrap();
     assert!(!done.status.success() && done.stdout.is_empty() && !done.stderr.is_empty(), "{done:?}");
 }
+
+/// The default policy is what the shipped plugins import: less and they fail, more and it is a power for nothing.
+#[test]
+fn the_default_policy_fits_the_shipped_plugins() {
+    let desk = Desk::new();
+    let (binary, components) = (crate::node::binary(), sandwire_harness::repository().join("out/plugins"));
+    let (binary, components) = (binary.to_str().unwrap(), components.to_str().unwrap());
+    desk.run(&["install", "--binary", binary, "--components", components]).good();
+    let plugins = desk.json(&["plugins"]);
+    assert_eq!(plugins.as_array().unwrap().len(), 4, "{plugins}");
+    for row in plugins.as_array().unwrap() {
+        let plugin = row["plugin"].as_str().unwrap();
+        let grant = desk.text(&format!("/var/lib/sandwire/active/{plugin}.json"));
+        let grant: serde_json::Value = serde_json::from_str(&grant).unwrap();
+        assert_eq!(grant["imports"], row["imports"], "{plugin}");
+        assert_eq!(grant["wasi"], false, "{plugin}");
+    }
+}
