@@ -20,23 +20,25 @@ VERSION = "1.0.0"  # the newest that Debian 12's plugins know
 
 
 class Meter:
-    """meter.c: the answer to a request is (nanoseconds, [(status, max RSS in KiB)])."""
+    """meter.c, and what it said."""
 
     def __init__(self, path):
         self.process = subprocess.Popen([path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.rss = {}
 
     def run(self, subject, *calls):
-        """Starts all calls together; a call that fails ends the bench with what it printed."""
+        """Starts all calls together: (milliseconds, the largest resident memory in KiB, milliseconds of CPU of all).
+
+        A call that fails ends the bench with what it printed."""
         self.process.stdin.write(RS.join(call.record() for call in calls) + "\n")
         self.process.stdin.flush()
         nanoseconds, *ends = self.process.stdout.readline().split()
+        largest, cpu = 0, 0
         for call, end in zip(calls, ends):
-            status, rss = map(int, end.split(":"))
+            status, rss, microseconds = map(int, end.split(":"))
             if status:
                 sys.exit(f"bench: {subject}: {call} ended with {status}:\n{open(call.stdout).read()}")
-            self.rss[subject] = max(self.rss.get(subject, 0), rss)
-        return int(nanoseconds) / 1e6
+            largest, cpu = max(largest, rss), cpu + microseconds
+        return int(nanoseconds) / 1e6, largest, cpu / 1e3
 
 
 class Call:
@@ -144,7 +146,7 @@ class Bench:
         self.meter = Meter(options.meter)
         self.ours = Cni("sandwire", options.sandwire)
         self.reference = Cni("reference", options.reference)
-        self.cases = []  # (title, {subject: [milliseconds]}, unit)
+        self.cases = []  # (title, {subject: [what the meter said]})
         self.namespaces = 0
 
     def say(self, text):
@@ -159,7 +161,7 @@ class Bench:
         return f"/run/netns/{name}"
 
     def interleaved(self, title, steps, runs):
-        """steps: {subject: {part: function that measures it and gives milliseconds}}, in the order they are done."""
+        """steps: {subject: {part: function that does it and gives what the meter said}}, in the order they are done."""
         times = {}
         subjects = list(steps)
         for run in range(-3, runs.get("max", 0)):
@@ -218,7 +220,7 @@ class Bench:
     def host_local(self, leases, foreign):
         """foreign: another pod's native host-local has changed the directory before each call that is measured."""
         title = f"host-local, {leases:,} leases" + (", changed by others" if foreign else "")
-        attachments = {}
+        attachments, netns = {}, self.netns()
         for cni in (self.ours, self.reference):
             name = f"leases-{cni.name}-{leases}-{int(foreign)}"
             fill(name, leases)
@@ -226,7 +228,7 @@ class Bench:
                 "cniVersion": VERSION, "name": name, "type": "bridge", "bench-plugin": "host-local",
                 "ipam": {"type": "host-local", "subnet": "10.200.0.0/16"},
             }
-            attachments[cni.name] = Attachment(cni, config, "measured", "/run/netns/none")
+            attachments[cni.name] = Attachment(cni, config, "measured", netns)
         steps = {name: self.both(name, a) for name, a in attachments.items()}
         if foreign:
             def disturb():
@@ -270,7 +272,6 @@ class Bench:
             "cases": [
                 {"case": title, "subjects": {s: summary(times) for s, times in by.items()}} for title, by in self.cases
             ],
-            "max_rss_kib": self.meter.rss,
             "seconds": round(time.time() - started, 1),
             "runs": o.runs,
             "kernel": os.uname().release,
@@ -279,13 +280,16 @@ class Bench:
         }
 
 
-def summary(times):
+def summary(measured):
+    times, memory, cpu = zip(*measured)
     ordered = sorted(times)
     return {
         "n": len(ordered),
         "median_ms": round(statistics.median(ordered), 4),
         "p99_ms": round(ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))], 4),
         "min_ms": round(ordered[0], 4),
+        "cpu_ms": round(statistics.median(cpu), 4),
+        "max_rss_kib": max(memory),
     }
 
 

@@ -9,16 +9,10 @@ reference=/usr/lib/cni
 . "$root/tests/lab/lab.sh"
 
 if [ "${LAB_INSIDE:-}" != yes ]; then
-  need() { # PROGRAM PACKAGE...
-    command -v "$1" >/dev/null || [ -e "$1" ] && return
-    shift
-    echo "bench: installing Debian's $*" >&2
-    apt-get install -y -qq --no-install-recommends "$@" >/dev/null
-  }
-  need gcc gcc libc6-dev
-  need nft nftables
-  need iptables iptables
-  need $reference/bridge containernetworking-plugins
+  "$root/tests/install-packages.sh"
+  for built in target/tool/sandwirectl target/x86_64-unknown-linux-gnu/release/sandwire out/plugins/bridge.wasm; do
+    [ -e "$root/$built" ] || { echo "bench: $built is not there: run  make build  first" >&2; exit 1; }
+  done
   mkdir -p "$out"
   gcc -O2 -static -Wall -Wextra -Werror -o "$out/floor" "$here/floor.c"
   gcc -O2 -static -Wall -Wextra -Werror -o "$out/meter" "$here/meter.c"
