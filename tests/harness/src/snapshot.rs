@@ -231,8 +231,8 @@ impl Snapshot {
                     || path.starts_with("/run/sandwire/journal/locks/")
                     || path.starts_with("/var/lib/sandwire/leases/")
                     || (path.starts_with("/var/lib/sandwire/notes/") && path.contains("/plugin/"))
-                    || path == "/run/xtables.lock"
-                    || path.starts_with("/run/netns/");
+                    // Cases put files of other programs there.
+                    || (path.starts_with("/run/") && !path.starts_with("/run/sandwire/"));
                 let shown = match std::str::from_utf8(&content) {
                     Ok(text) if text.len() < 200 => format!("{text:?}"),
                     _ => format!("{} bytes", content.len()),

@@ -85,12 +85,12 @@ impl<'c> Bench<'c> {
         let reference = self.implementation == Implementation::Reference;
         match &step.action {
             // Debian's plugins know neither.
-            Action::Gc(_) | Action::Status if reference => return Ok(()),
+            Action::Gc(..) | Action::Status(_) if reference => return Ok(()),
             Action::Call(verb, subject, file) => {
                 self.attachment_call(*verb, subject, file.as_deref(), &step.expected)?
             }
-            Action::Gc(valid) => {
-                let mut config = self.case.config(None, self.version)?;
+            Action::Gc(valid, file) => {
+                let mut config = self.case.config(file.as_deref(), self.version)?;
                 if let Some(valid) = valid {
                     let list: Option<Vec<Value>> = valid.as_ref().map(|valid| {
                         valid
@@ -106,8 +106,8 @@ impl<'c> Bench<'c> {
                 let call = self.base(Verb::Gc).config(&config.into()).command()?;
                 self.observed(call, &step.expected, allowed, Verb::Gc)?;
             }
-            Action::Status => {
-                let config = self.case.config(None, self.version)?;
+            Action::Status(file) => {
+                let config = self.case.config(file.as_deref(), self.version)?;
                 // As containerd calls it.
                 let call = self.base(Verb::Status).config(&config.into());
                 let call = ["CNI_CONTAINERID", "CNI_IFNAME", "CNI_NETNS", "CNI_ARGS"]

@@ -27,10 +27,10 @@ pub struct Subject {
 pub enum Action {
     /// ADD, DEL or CHECK, with `config.json` or another file.
     Call(crate::Verb, Subject, Option<String>),
-    /// GC: none when the runtime doesn't say what is valid; `None` inside is JSON's null.
-    Gc(Option<Option<Vec<Subject>>>),
-    /// STATUS.
-    Status,
+    /// GC: none when the runtime doesn't say what is valid; `None` inside is JSON's null. With `config.json` or another file.
+    Gc(Option<Option<Vec<Subject>>>, Option<String>),
+    /// STATUS, with `config.json` or another file.
+    Status(Option<String>),
     /// VERSION.
     Version,
     /// The next CHECK and DEL get this file as prevResult, or none.
@@ -111,15 +111,20 @@ fn step(text: &str) -> Result<Step> {
     }
     let (left, right) = text.split_once("->").unwrap_or((text, ""));
     let words: Vec<&str> = left.split_whitespace().collect();
-    let action = match words.as_slice() {
-        ["add", rest @ ..] => call(crate::Verb::Add, rest)?,
-        ["del", rest @ ..] => call(crate::Verb::Del, rest)?,
-        ["check", rest @ ..] => call(crate::Verb::Check, rest)?,
-        ["gc"] => Action::Gc(None),
-        ["gc", "null"] => Action::Gc(Some(None)),
-        ["gc", "none"] => Action::Gc(Some(Some(Vec::new()))),
-        ["gc", valid @ ..] => Action::Gc(Some(Some(valid.iter().map(|word| subject(word)).collect()))),
-        ["status"] => Action::Status,
+    let (words, file) = match words.as_slice() {
+        [words @ .., "with", file] => (words, Some((*file).to_owned())),
+        words => (words, None),
+    };
+    let action = match words {
+        ["add", pod] => Action::Call(crate::Verb::Add, subject(pod), file),
+        ["del", pod] => Action::Call(crate::Verb::Del, subject(pod), file),
+        ["check", pod] => Action::Call(crate::Verb::Check, subject(pod), file),
+        ["gc"] => Action::Gc(None, file),
+        ["gc", "null"] => Action::Gc(Some(None), file),
+        ["gc", "none"] => Action::Gc(Some(Some(Vec::new())), file),
+        ["gc", valid @ ..] => Action::Gc(Some(Some(valid.iter().map(|word| subject(word)).collect())), file),
+        ["status"] => Action::Status(file),
+        _ if file.is_some() => bail!("only a call can be made `with` another configuration"),
         ["version"] => Action::Version,
         ["prev", "none", pod] => Action::Prev(subject(pod), None),
         ["prev", pod, file] => Action::Prev(subject(pod), Some((*file).to_owned())),
@@ -137,14 +142,6 @@ fn step(text: &str) -> Result<Step> {
         _ => bail!("unknown step"),
     };
     Ok(Step { text: text.to_owned(), action, expected: expectations(right)? })
-}
-
-fn call(verb: crate::Verb, words: &[&str]) -> Result<Action> {
-    Ok(match words {
-        [pod] => Action::Call(verb, subject(pod), None),
-        [pod, "with", file] => Action::Call(verb, subject(pod), Some((*file).to_owned())),
-        _ => bail!("wanted POD or POD with FILE"),
-    })
 }
 
 fn subject(word: &str) -> Subject {
@@ -216,9 +213,11 @@ mod tests {
         assert_eq!(*actions[2], Action::Shell(None, "ip link; true # mine".into(), true));
         assert_eq!(*actions[3], Action::Shell(Some("a".into()), "cat /proc/x".into(), true));
         assert_eq!(steps[4].expected, [Expectation::Code(7), Expectation::Text("no such thing".into())]);
-        assert_eq!(*actions[6], Action::Gc(None));
-        assert_eq!(*actions[7], Action::Gc(Some(None)));
-        for wrong in ["", "addd a", "add", "add a with", "add a -> fine", "add a -> \"x", "agent sleeps"] {
+        assert_eq!(*actions[6], Action::Gc(None, None));
+        assert_eq!(*actions[7], Action::Gc(Some(None), None));
+        for wrong in
+            ["", "addd a", "add", "add a with", "ping a b with x.json", "add a -> fine", "add a -> \"x", "agent sleeps"]
+        {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
     }

@@ -43,9 +43,13 @@ fn every_plugin_has_cases_and_a_test() {
 fn every_guest_has_a_test() {
     let guests = repository().join("tests/guests");
     let mut tests = String::new();
-    for folder in [guests.join("tests"), repository().join("tests/harness/tests/e2e")] {
-        for entry in std::fs::read_dir(folder).unwrap() {
-            tests += &std::fs::read_to_string(entry.unwrap().path()).unwrap();
+    let mut folders = vec![guests.join("tests"), repository().join("tests/harness/tests/e2e")];
+    while let Some(folder) = folders.pop() {
+        for path in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+            match path.is_dir() {
+                true => folders.push(path),
+                false => tests += &std::fs::read_to_string(path).unwrap(),
+            }
         }
     }
     for entry in std::fs::read_dir(&guests).unwrap().map(Result::unwrap) {
