@@ -107,6 +107,9 @@ pub trait Kernel {
     /// Writes `value`; the answer is the value before, `None` when it was that already and nothing was written.
     fn write_sysctl(&mut self, netns: Netns, key: &str, value: &str) -> Outcome<Option<String>>;
 
+    /// Writes a key of a link that was just made: its value before is the kernel's default and of no interest.
+    fn set_sysctl(&mut self, netns: Netns, key: &str, value: &str) -> Outcome<()>;
+
     // ---- firewall: nftables in tables of ours
 
     /// Makes the rules under (owner, label) exactly `rules`, in one transaction. The answer: whether there is

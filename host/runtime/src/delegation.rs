@@ -45,9 +45,7 @@ pub(crate) fn run(
         && let Ok(text) = &answer
         && let Ok(result) = CniResult::parse(text, Version::V110)
     {
-        for ip in &result.ips {
-            session.remember_held(ip.address.addr());
-        }
+        session.remember_result(&result);
     }
     (session, answer)
 }

@@ -59,7 +59,9 @@ impl Fault {
 pub(crate) fn allowed(endpoint: &Endpoint, method: &str, path: &str) -> bool {
     let plain = path.starts_with('/')
         && path.bytes().all(|b| b.is_ascii_graphic())
-        && !path.split(['/', '?']).any(|part| part == "..")
+        // Some servers take "\" for "/", and cut a segment at ";". What follows "#" is not sent at all.
+        && !path.contains('#')
+        && !path.split(['/', '?', '\\', ';']).any(|part| part == "..")
         // %2e and %2f could be a way around a path prefix in the agent.
         && !path.to_ascii_lowercase().contains("%2");
     plain
@@ -74,6 +76,40 @@ pub(crate) fn allowed(endpoint: &Endpoint, method: &str, path: &str) -> bool {
         })
 }
 
+/// Headers about the connection and about where a message ends (RFC 9110, 7.6.1 and 10.1.1; RFC 9112, 6). With one that
+/// lies, the rest of a body is the agent's next request, which no policy was asked about.
+const OURS: [&str; 12] = [
+    "connection",
+    "content-length",
+    "expect",
+    "host",
+    "http2-settings",
+    "keep-alive",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+/// What is wrong with the rest of a call: the message on the wire must be the one that policy was asked about.
+pub(crate) fn fault(call: &Call<'_>) -> Option<String> {
+    // RFC 9110, 9.3.1: servers may leave the body of a GET unread, and take it for the next request.
+    if ["GET", "HEAD", "DELETE"].contains(&call.method) && !call.body.is_empty() {
+        return Some(format!("{} {}: a {} has no body", call.method, call.path, call.method));
+    }
+    call.headers.iter().find_map(|(key, value)| {
+        let token = !key.is_empty() && key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+        let plain = value.bytes().all(|b| (0x20..0x7f).contains(&b));
+        if !token || !plain {
+            return Some(format!("{key:?}: {value:?} is no header"));
+        }
+        OURS.contains(&key.to_ascii_lowercase().as_str())
+            .then(|| format!("the header {key:?} is the host's own: it says where a message ends, or to whom it goes"))
+    })
+}
+
 /// Sends one call and reads the whole answer, within the endpoint's time or `left`, whichever ends first.
 ///
 /// # Errors
@@ -86,6 +122,9 @@ pub(crate) fn send(name: &str, endpoint: &Endpoint, call: &Call<'_>, left: Durat
             call.path,
             endpoint.allow.join(", ")
         )));
+    }
+    if let Some(fault) = fault(call) {
+        return Err(Fault::Refused(fault));
     }
     let timeout = Duration::from_millis(endpoint.timeout_ms).min(left).max(Duration::from_millis(1));
     let what = format!("agent {name:?} ({})", endpoint.address);
@@ -105,6 +144,8 @@ pub(crate) fn send(name: &str, endpoint: &Endpoint, call: &Call<'_>, left: Durat
     let agent = ureq::Agent::with_parts(config, Once(std::sync::Mutex::new(Some(stream))), NoNames);
     let mut request =
         ureq::http::Request::builder().method(call.method).uri(format!("http://{}{}", peer.host(), call.path));
+    // One call a connection. An agent that thinks there is another message behind this one has nobody to answer.
+    request = request.header("Connection", "close");
     for (key, value) in call.headers {
         request = request.header(key, value);
     }

@@ -94,11 +94,11 @@ where
     let engine = session.engine.clone();
     let found = session.generation.component(&engine, &grant).and_then(|component| {
         let export = export(&engine, &component, interface, function);
-        Ok((imports::link(&engine, &component, &grant)?, component, export))
+        Ok((imports::link(&engine, &component, &grant)?, export))
     });
-    let (linker, component, export) = match found {
-        Ok((linker, component, Some(export))) => (linker, component, export),
-        Ok((_, _, None)) => return (session, Ok(None)),
+    let (instance, export) = match found {
+        Ok((instance, Some(export))) => (instance, export),
+        Ok((_, None)) => return (session, Ok(None)),
         Err(error) => return (session, Err(error)),
     };
     let mut store = Store::new(&engine, guest(session, grant));
@@ -109,7 +109,7 @@ where
     store.epoch_deadline_trap();
 
     let outcome = catch_unwind(AssertUnwindSafe(|| {
-        let instance = linker.instantiate(&mut store, &component)?;
+        let instance = instance.instantiate(&mut store)?;
         let function = instance.get_typed_func::<P, (Result<R, types::Failure>,)>(&mut store, &export)?;
         function.call(&mut store, parameters)
     }));

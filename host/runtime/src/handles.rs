@@ -58,4 +58,6 @@ pub struct RulesetHandle {
     pub rules: Vec<Rule>,
     /// What was wrong with what was asked for.
     pub faults: Vec<String>,
+    /// Whether one of the faults is that policy does not allow it.
+    pub denied: bool,
 }

@@ -6,10 +6,13 @@ use crate::guest::Guest;
 use sandwire_cni::{Error, code};
 use sandwire_policy::Grant;
 use wasmtime::Engine;
-use wasmtime::component::{Component, HasSelf, Linker};
+use wasmtime::component::{Component, HasSelf, InstancePre, Linker};
 
 /// The package of the contract, as it stands before an interface's name in an import.
 pub const PACKAGE: &str = "sandwire:cni/";
+
+/// The versions of the contract that are served: within 0.1.x functions are only added.
+pub const VERSION: &str = "0.1.";
 
 /// Interfaces that hold types and handles and no way to get one: they grant nothing.
 pub const FREE: [&str; 2] = ["types", "namespaces"];
@@ -65,13 +68,15 @@ pub fn reaches_network(grant: &Grant) -> bool {
     grant.imports.contains("delegate") || NETWORK.iter().any(|name| grant.imports.contains(*name))
 }
 
-/// The capability that an import stands for: an interface of the contract, or "wasi"; `None` for what no host has.
+/// The capability that an import stands for: an interface of the contract, or "wasi"; `None` for what this release does
+/// not have, of this version or at all.
 pub fn capability(import: &str) -> Option<&str> {
     if import.starts_with("wasi:") {
         return Some("wasi");
     }
-    let name = import.strip_prefix(PACKAGE)?;
-    Some(name.split_once('@').map_or(name, |(name, _)| name))
+    let (name, version) = import.strip_prefix(PACKAGE)?.split_once('@')?;
+    let known = FREE.contains(&name) || CAPABILITIES.iter().any(|(known, _)| *known == name && name != "wasi");
+    (known && version.starts_with(VERSION)).then_some(name)
 }
 
 /// The capabilities that a component wants, in the order of its imports, without those that grant nothing.
@@ -86,11 +91,11 @@ pub fn wanted(engine: &Engine, component: &Component) -> Vec<String> {
     wanted
 }
 
-/// A linker with the interfaces that the component imports and policy grants, and nothing else.
+/// A component with the interfaces that it imports and policy grants, and nothing else.
 ///
 /// # Errors
 /// Code `POLICY_DENIED`, naming plugin, interface and the line to add.
-pub(crate) fn link(engine: &Engine, component: &Component, grant: &Grant) -> Result<Linker<Guest>, Error> {
+pub(crate) fn link(engine: &Engine, component: &Component, grant: &Grant) -> Result<InstancePre<Guest>, Error> {
     let mut linker: Linker<Guest> = Linker::new(engine);
     let broken = |e: wasmtime::Error| Error::internal(format!("could not link plugin {:?}: {e:#}", grant.plugin));
     let mut wasi_is_linked = false;
@@ -118,7 +123,11 @@ pub(crate) fn link(engine: &Engine, component: &Component, grant: &Grant) -> Res
         }
         add(&mut linker, name).map_err(broken)?;
     }
-    Ok(linker)
+    linker.instantiate_pre(component).map_err(|e| Error {
+        code: code::POLICY_DENIED,
+        msg: format!("plugin {:?} was built for another release of sandwire", grant.plugin),
+        details: format!("{e:#}; install the release that it was built for, or newer"),
+    })
 }
 
 fn denied(grant: &Grant, import: &str, line: String) -> Error {

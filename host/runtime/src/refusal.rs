@@ -38,6 +38,11 @@ impl Refusal {
         Self::Guest(types::Error::Conflict(text.into()))
     }
 
+    /// `exhausted`: a quota is used up.
+    pub(crate) fn exhausted(text: impl Into<String>) -> Self {
+        Self::Guest(types::Error::Exhausted(text.into()))
+    }
+
     /// `unsupported`: not in this release.
     pub(crate) fn unsupported(what: &str) -> Self {
         KernelError::unsupported(what).into()

@@ -10,9 +10,9 @@ use crate::refusal::{Answer, Refusal};
 use crate::store::Generation;
 use ipnet::IpNet;
 use sandwire_cni::{CniResult, Command};
-use sandwire_kernel::{Kernel, KernelError, LinkId, LinkInfo, Netns, Outcome};
+use sandwire_kernel::{AddressSpec, Kernel, KernelError, LinkId, LinkInfo, Netns, Outcome};
 use sandwire_policy::{Grant, matches_any};
-use sandwire_state::journal::{Attachment, Journal, Side, State, Undo};
+use sandwire_state::journal::{Attachment, Entry, Journal, Side, State, Undo};
 use std::net::IpAddr;
 use wasmtime::Engine;
 
@@ -55,8 +55,41 @@ pub(crate) struct Session {
     journal: Option<Journal>,
     /// Links that this call made, both ends of a veth.
     created: Vec<LinkId>,
+    /// Names of links that were seen.
+    names: Vec<(LinkId, String)>,
+    /// Intents of this call.
+    intended: usize,
     /// Addresses that the attachment holds: what it may have routes and rules for in the host's namespace.
     held: Vec<IpAddr>,
+    /// Gateways of those addresses: what the host may be on the attachment's links.
+    gateways: Vec<IpAddr>,
+}
+
+/// What one attachment can need, with room: each is a line of the journal and a step of the undo, which has to be done in
+/// the time that the operator waits after the deadline.
+const MOST_INTENTS: usize = 1024;
+/// The same for links, the slowest to undo.
+const MOST_LINKS: usize = 64;
+
+/// Whether an operation makes something, rather than changing what is there.
+fn makes(undo: &Undo) -> bool {
+    match undo {
+        Undo::DeleteLink { .. }
+        | Undo::ReleaseLease { .. }
+        | Undo::RemoveAddress { .. }
+        | Undo::RemoveRoute { .. }
+        | Undo::ClearRules { .. }
+        | Undo::RemoveNote { .. }
+        | Undo::Call { .. }
+        | Undo::Delegate { .. }
+        | Undo::Shared { .. } => true,
+        Undo::RestoreSysctl { .. } | Undo::RestoreLink { .. } | Undo::MoveLink { .. } | Undo::SetMaster { .. } => false,
+    }
+}
+
+/// Whether a name is one that we, or the reference, give to the host end of a pod's veth ("veth" and 8 hex digits).
+fn is_a_pods_veth(name: &str) -> bool {
+    name.strip_prefix("veth").is_some_and(|hex| hex.len() == 8 && hex.bytes().all(|b| b.is_ascii_hexdigit()))
 }
 
 /// Where an operation is, as the journal writes it.
@@ -88,7 +121,9 @@ impl Session {
         journal: Option<Journal>,
         native: Option<NativeRunner>,
     ) -> Self {
-        let held = prev_result.iter().flat_map(|result| result.ips.iter().map(|ip| ip.address.addr())).collect();
+        let ips = || prev_result.iter().flat_map(|result| &result.ips);
+        let held = ips().map(|ip| ip.address.addr()).collect();
+        let gateways = ips().filter_map(|ip| ip.gateway).collect();
         Self {
             subject,
             prev_result,
@@ -101,7 +136,10 @@ impl Session {
             kernel,
             journal,
             created: Vec::new(),
+            names: Vec::new(),
+            intended: 0,
             held,
+            gateways,
         }
     }
 
@@ -143,6 +181,18 @@ impl Session {
             return Err(Refusal::denied(format!("{} only looks: it may not change anything", self.subject.verb)));
         }
         Ok(())
+    }
+
+    /// Fails outside of ADD. DEL and GC are repeated, not undone: what they make no later call would take away.
+    ///
+    /// # Errors
+    /// As `may_change`; `denied`.
+    pub(crate) fn may_make(&self) -> Answer<()> {
+        self.may_change()?;
+        match self.subject.verb {
+            Command::Add => Ok(()),
+            verb => Err(Refusal::denied(format!("{verb} takes away: it may not make anything"))),
+        }
     }
 
     /// The only way for a guest to change the kernel: verb, journal, operation, outcome.
@@ -190,13 +240,20 @@ impl Session {
         Ok(operation(self.kernel()?)?)
     }
 
-    /// Writes an intent; `None` outside ADD.
+    /// Writes an intent; `None` when this call is not one that is undone.
     ///
     /// # Errors
-    /// The journal's.
+    /// The journal's; `denied` for something that is made outside of ADD, `exhausted` for more than one attachment can need.
     pub(crate) fn intend(&mut self, plugin: &str, undo: &Undo) -> Answer<Option<u64>> {
         if self.subject.verb != Command::Add {
-            return Ok(None);
+            return if makes(undo) { self.may_make().map(|()| None) } else { Ok(None) };
+        }
+        self.intended += 1;
+        if self.intended > MOST_INTENTS || (self.created.len() >= MOST_LINKS && matches!(undo, Undo::DeleteLink { .. }))
+        {
+            return Err(Refusal::exhausted(format!(
+                "plugin {plugin:?} makes too much at once: one call can make {MOST_LINKS} links and {MOST_INTENTS} things in all"
+            )));
         }
         match &mut self.journal {
             // A delegate's entries carry its parent's name before their own: the parent's DEL sweeps them.
@@ -277,6 +334,37 @@ impl Session {
         Ok(())
     }
 
+    /// Whether the journal has operations of this plugin: an ADD of ours made the attachment.
+    pub(crate) fn has_entries(&self, plugin: &str) -> bool {
+        self.any_entry(|entry| entry.plugin.rsplit('/').next() == Some(plugin))
+    }
+
+    /// Whether the journal has firewall rules of this plugin.
+    pub(crate) fn has_rules(&self, plugin: &str) -> bool {
+        self.any_entry(|entry| matches!(&entry.undo, Undo::ClearRules { plugin: whose, .. } if whose == plugin))
+    }
+
+    fn any_entry(&self, is_it: impl Fn(&Entry) -> bool) -> bool {
+        self.journal.as_ref().is_some_and(|journal| journal.pending().into_iter().any(is_it))
+    }
+
+    /// The name of a link that was seen before: a port's bridge is asked for with every look at the port.
+    pub(crate) fn name_of(&mut self, link: LinkId) -> Option<String> {
+        if let Some((_, name)) = self.names.iter().find(|(id, _)| *id == link) {
+            return Some(name.clone());
+        }
+        let name = self.kernel().ok()?.link_info(link).ok()?.name;
+        self.remember_name(link, &name);
+        Some(name)
+    }
+
+    /// Remembers the name of a link that was seen.
+    pub(crate) fn remember_name(&mut self, link: LinkId, name: &str) {
+        if !self.names.iter().any(|(id, _)| *id == link) {
+            self.names.push((link, name.to_owned()));
+        }
+    }
+
     /// A link that this call made: nothing on it needs an undo of its own.
     pub(crate) fn remember_created(&mut self, link: LinkId) {
         self.created.push(link);
@@ -291,6 +379,14 @@ impl Session {
     pub(crate) fn remember_held(&mut self, address: IpAddr) {
         if !self.held.contains(&address) {
             self.held.push(address);
+        }
+    }
+
+    /// What address management gave: addresses that the attachment holds now, and their gateways.
+    pub(crate) fn remember_result(&mut self, result: &CniResult) {
+        for ip in &result.ips {
+            self.remember_held(ip.address.addr());
+            self.gateways.extend(ip.gateway);
         }
     }
 
@@ -321,6 +417,35 @@ impl Session {
         self.must_hold(destination.addr(), "a route of the host")
     }
 
+    /// The same for an address of the host's own on a link of the attachment. Its prefix would be a route, so would a
+    /// peer's, and its own traffic would be the host's: it is a gateway that the attachment was given, alone.
+    ///
+    /// # Errors
+    /// `denied`.
+    pub(crate) fn must_be_gateway(&self, link: LinkId, spec: &AddressSpec) -> Answer<()> {
+        if link.netns != Netns::Host {
+            return Ok(());
+        }
+        let single = |net: IpNet| net.prefix_len() == net.max_prefix_len();
+        if !single(spec.address) {
+            return Err(Refusal::denied(format!(
+                "the address {} for a link of the host: its prefix would be a route of the host, only single addresses are possible",
+                spec.address
+            )));
+        }
+        if let Some(peer) = spec.peer {
+            self.must_hold_route(peer)?;
+        }
+        let given = self.gateways.contains(&spec.address.addr());
+        match given {
+            true => Ok(()),
+            false => Err(Refusal::denied(format!(
+                "the address {} for a link of the host: it is no gateway of the attachment's addresses",
+                spec.address
+            ))),
+        }
+    }
+
     /// What a guest may do with a link; `None` when it may not even know of it.
     pub(crate) fn right(&self, info: &LinkInfo, grant: &Grant) -> Option<Right> {
         if self.was_created(info.id) {
@@ -333,10 +458,20 @@ impl Session {
                 Some(if own { Right::Own } else { Right::See })
             }
             Netns::Host if self.in_journal(info) => Some(Right::Own),
-            Netns::Host if matches_any(&grant.links.change, &info.name) => Some(Right::Change),
-            Netns::Host if matches_any(&grant.links.use_, &info.name) => Some(Right::Use),
-            Netns::Host if matches_any(&grant.links.see, &info.name) => Some(Right::See),
-            Netns::Host => None,
+            Netns::Host => {
+                let listed = if matches_any(&grant.links.change, &info.name) {
+                    Some(Right::Change)
+                } else if matches_any(&grant.links.use_, &info.name) {
+                    Some(Right::Use)
+                } else if matches_any(&grant.links.see, &info.name) {
+                    Some(Right::See)
+                } else {
+                    None
+                };
+                // A macvlan on another pod's veth gets its traffic. "*" in a policy speaks of bridges and masters; it is
+                // not meant to be that.
+                listed.map(|right| if is_a_pods_veth(&info.name) { Right::See } else { right })
+            }
         }
     }
 

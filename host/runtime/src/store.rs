@@ -131,6 +131,17 @@ impl Generation {
                 "run: sandwirectl apply",
             ));
         }
+        if grant.wasmtime != crate::engine::WASMTIME_VERSION {
+            return Err(error(
+                code::COMPONENT_STALE,
+                format!("{what} does not fit this sandwire"),
+                format!(
+                    "it was compiled by wasmtime {}, this is {}; run: sandwirectl apply",
+                    grant.wasmtime,
+                    crate::engine::WASMTIME_VERSION
+                ),
+            ));
+        }
         let path = format!("/proc/self/fd/{}", file.as_raw_fd());
         // SAFETY: deserialize_file maps native code. The file is a regular one of root's in a directory of root's, neither
         // writable by anyone else, checked on this very descriptor; `sandwirectl apply` writes such files once, complete,

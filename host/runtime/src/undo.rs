@@ -101,6 +101,10 @@ fn in_kernel(session: &mut Session, undo: &Undo) -> Fate {
     }
     match undo {
         Undo::DeleteLink { name, index: Some(index), .. } => {
+            // Mostly the plugin has removed it, by its other end; asking costs less than a helper that finds nothing.
+            if let Err(error) = kernel.link_info(LinkId { netns: at, index: *index }) {
+                return fate(&format!("looking for link {name:?}"), Err(error));
+            }
             fate(&format!("deleting link {name:?}"), kernel.delete_link(LinkId { netns: at, index: *index }))
         }
         // The index was never learned: the process ended between the message and its answer. The name is a hash of the

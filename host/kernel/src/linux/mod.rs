@@ -293,6 +293,10 @@ impl Kernel for LinuxKernel {
         sysctl::write(self, netns, key, value)
     }
 
+    fn set_sysctl(&mut self, netns: Netns, key: &str, value: &str) -> Outcome<()> {
+        sysctl::set(self, netns, key, value)
+    }
+
     fn apply_rules(&mut self, netns: Netns, owner: &RuleOwner, label: &str, rules: &[Rule]) -> Outcome<()> {
         self.firewall(netns)?.apply(owner, label, rules)
     }
@@ -302,12 +306,18 @@ impl Kernel for LinuxKernel {
     }
 
     fn clear_rules(&mut self, netns: Netns, owner: &RuleOwner) -> Outcome<()> {
-        self.rules_deleted = true;
-        self.firewall(netns)?.clear(owner)
+        let firewall = self.firewall(netns)?;
+        let cleared = firewall.clear(owner);
+        let changed = firewall.has_changed();
+        self.rules_deleted |= changed;
+        cleared
     }
 
     fn retain_rules(&mut self, netns: Netns, network: &str, valid: &[(String, String)]) -> Outcome<()> {
-        self.rules_deleted = true;
-        self.firewall(netns)?.retain(network, valid)
+        let firewall = self.firewall(netns)?;
+        let retained = firewall.retain(network, valid);
+        let changed = firewall.has_changed();
+        self.rules_deleted |= changed;
+        retained
     }
 }

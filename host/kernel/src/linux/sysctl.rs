@@ -97,11 +97,15 @@ pub(super) fn write(kernel: &mut LinuxKernel, netns: Netns, key: &str, value: &s
     if before == value {
         return Ok(None);
     }
+    set(kernel, netns, key, value)?;
+    Ok(Some(before))
+}
+
+pub(super) fn set(kernel: &mut LinuxKernel, netns: Netns, key: &str, value: &str) -> Outcome<()> {
     let mut file = kernel.namespace(netns)?.sysctl.open(netns, key, OFlag::O_WRONLY)?;
     // The kernel takes one write as one value (`proc_dointvec` ignores writes at another position).
     file.write_all(value.as_bytes())
-        .map_err(|e| io_error(&e, format!("could not write {value:?} to sysctl net/{key} of {netns}")))?;
-    Ok(Some(before))
+        .map_err(|e| io_error(&e, format!("could not write {value:?} to sysctl net/{key} of {netns}")))
 }
 
 fn io_error(error: &std::io::Error, what: String) -> KernelError {

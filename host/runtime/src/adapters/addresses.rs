@@ -15,6 +15,7 @@ impl addresses::Host for Guest {
         let link = parse::link(&self.table, &l, Right::Own, "give an address to")?;
         let spec = parse::address(&a)?;
         let session = self.session()?;
+        session.must_be_gateway(link.id, &spec)?;
         if session.was_created(link.id) {
             return session.change(|kernel| kernel.add_address(link.id, &spec));
         }

@@ -22,6 +22,9 @@ impl configure::Host for Guest {
         let addresses = addresses.iter().map(parse::address).collect::<Answer<Vec<_>>>()?;
         let routes = routes.iter().map(parse::route).collect::<Answer<Vec<_>>>()?;
         let session = self.session()?;
+        for address in &addresses {
+            session.must_be_gateway(link.id, address)?;
+        }
         if link.id.netns == Netns::Host {
             for route in &routes {
                 session.must_hold_route(route.dst)?;

@@ -29,7 +29,11 @@ fn checked<'a>(name: &str, endpoint: &Endpoint, call: &'a endpoint::Call) -> Ans
             endpoint.allow.join(", ")
         )));
     }
-    Ok(http::Call { method: &call.method, path: &call.path, headers: &call.headers, body: &call.body })
+    let call = http::Call { method: &call.method, path: &call.path, headers: &call.headers, body: &call.body };
+    match http::fault(&call) {
+        None => Ok(call),
+        Some(fault) => Err(Refusal::denied(format!("a call to endpoint {name:?}: {fault}"))),
+    }
 }
 
 impl endpoint::Host for Guest {

@@ -2,6 +2,7 @@
 
 use super::parse;
 use crate::bindings::firewall::{self, Ingress, PortForward, Protocol};
+use crate::bindings::types;
 use crate::guest::Guest;
 use crate::handles::{LinkHandle, NetnsHandle, Right, RulesetHandle};
 use crate::refusal::{Answer, Refusal};
@@ -30,7 +31,11 @@ impl Guest {
         match make(self) {
             Ok(rule) => self.table.get_mut(this)?.rules.push(rule),
             Err(Refusal::Trap(trap)) => return Err(trap),
-            Err(refusal) => self.table.get_mut(this)?.faults.push(refusal.text()),
+            Err(refusal) => {
+                let set = self.table.get_mut(this)?;
+                set.denied |= matches!(refusal, Refusal::Guest(types::Error::Denied(_)));
+                set.faults.push(refusal.text());
+            }
         }
         Ok(())
     }
@@ -39,6 +44,7 @@ impl Guest {
         let ruleset = self.table.get(this)?.clone();
         match ruleset.faults.is_empty() {
             true => Ok(ruleset),
+            false if ruleset.denied => Err(Refusal::denied(ruleset.faults.join("; "))),
             false => Err(Refusal::invalid(ruleset.faults.join("; "))),
         }
     }
@@ -50,7 +56,7 @@ impl firewall::Host for Guest {
         if label.is_empty() || label.len() > 32 || !label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
             return Err(Refusal::invalid(format!("{label:?} is no label: up to 32 letters, digits and hyphens")));
         }
-        Ok(self.table.push(RulesetHandle { netns, label, rules: Vec::new(), faults: Vec::new() })?)
+        Ok(self.table.push(RulesetHandle { netns, label, rules: Vec::new(), faults: Vec::new(), denied: false })?)
     }
 
     fn clear(&mut self, ns: Resource<NetnsHandle>) -> Answer<()> {
@@ -58,6 +64,11 @@ impl firewall::Host for Guest {
         let netns = parse::netns(&self.table, &ns)?.netns;
         let session = self.session()?;
         let owner = owner(session, &plugin);
+        // An ADD that the journal knows, and that made no rules: there are none. Otherwise they may be from before the
+        // last boot's journal, or the reference plugins'.
+        if session.has_entries(&plugin) && !session.has_rules(&plugin) {
+            return session.may_change();
+        }
         session.change(|kernel| kernel.clear_rules(netns, &owner))?;
         session.taken_back(|undo| {
             matches!(undo, Undo::ClearRules { side: at, plugin: whose, .. } if *whose == plugin && *at == side(netns))

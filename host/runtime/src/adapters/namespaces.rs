@@ -18,13 +18,10 @@ impl Guest {
     }
 
     fn info_out(&mut self, info: &LinkInfo) -> Answer<namespaces::LinkInfo> {
-        let kernel = self.session()?.kernel()?;
-        let master = match info.master {
-            Some(index) => {
-                kernel.link_info(sandwire_kernel::LinkId { netns: info.id.netns, index }).ok().map(|m| m.name)
-            }
-            None => None,
-        };
+        let session = self.session()?;
+        session.remember_name(info.id, &info.name);
+        let netns = info.id.netns;
+        let master = info.master.and_then(|index| session.name_of(sandwire_kernel::LinkId { netns, index }));
         let mut extra = info.extra.clone();
         let mut put = |key: &str, value: String| extra.push((key.to_owned(), value));
         put("promisc", info.promisc.to_string());

@@ -21,14 +21,34 @@ impl Guest {
     /// A bridge that policy lets the guest change, fresh from the kernel.
     fn shared_bridge(&mut self, l: &Resource<LinkHandle>, what: &str) -> Answer<LinkInfo> {
         let link = parse::link(&self.table, l, Right::Change, what)?;
-        let info = self.session()?.kernel()?.link_info(link.id)?;
-        // Physical devices and other pods' links are not what attachments share, whatever a wide pattern says. The
-        // veth of a bridge's VLAN is.
-        if link.right == Right::Change && info.kind != "bridge" && !is_vlan_port(&info) {
+        let session = self.session()?;
+        session.may_make()?;
+        let info = session.kernel()?.link_info(link.id)?;
+        if link.right == Right::Change && !is_shared(&info) {
             return Err(Refusal::denied(format!("{what} {:?}: it is no bridge", info.name)));
         }
         Ok(info)
     }
+}
+
+impl Guest {
+    /// Whether a key belongs to a bridge that the guest may change. "all" and "default" belong to every link, and a
+    /// pattern of everything is not meant to be them, nor other pods' veths, nor the node's own interfaces.
+    fn is_key_of_shared_link(&mut self, netns: Netns, key: &str) -> Answer<bool> {
+        let (session, _, grant) = self.parts()?;
+        let parts = parse::sysctl(key)?;
+        let [_, "conf" | "neigh", name, _] = parts.as_slice() else { return Ok(false) };
+        match session.kernel()?.link_by_name(netns, name) {
+            Ok(info) => Ok(is_shared(&info) && session.right(&info, grant) >= Some(Right::Change)),
+            Err(_) => Ok(false),
+        }
+    }
+}
+
+/// Physical devices and other pods' links are not what attachments share, whatever a wide pattern says. A bridge is, and
+/// the veth of a bridge's VLAN.
+fn is_shared(info: &LinkInfo) -> bool {
+    info.kind == "bridge" || is_vlan_port(info)
 }
 
 fn is_vlan_port(info: &LinkInfo) -> bool {
@@ -39,7 +59,7 @@ impl shared::Host for Guest {
     fn ensure_bridge(&mut self, dev: shared::Device, vlan_filtering: bool) -> Answer<Resource<LinkHandle>> {
         let plugin = self.grant.plugin.clone();
         let spec = links::device(&self.table, &dev)?;
-        let name = spec.name.clone().unwrap_or_default();
+        let Some(name) = spec.name.clone() else { return Err(Refusal::invalid("a shared bridge needs a name")) };
         if spec.netns == Netns::Host && !matches_any(&self.grant.links.change, &name) {
             return Err(Refusal::denied(format!(
                 "make or use bridge {name:?}: to allow it add  links = {{ change = [{name:?}] }}  under [plugins.{plugin}] in {}, then run: sandwirectl apply",
@@ -47,11 +67,13 @@ impl shared::Host for Guest {
             )));
         }
         let session = self.session()?;
+        session.may_make()?;
         let (info, made) = session
             .change(|kernel| sandwire_kernel::shared::ensure_bridge(kernel, &spec, &BridgeSpec { vlan_filtering }))?;
         if made {
             note(session, &plugin, format!("bridge {name}"))?;
         }
+        session.remember_name(info.id, &info.name);
         let right = if spec.netns == Netns::Host { Right::Change } else { Right::Own };
         Ok(self.table.push(LinkHandle { id: info.id, name: info.name, right })?)
     }
@@ -71,17 +93,14 @@ impl shared::Host for Guest {
         let plugin = self.grant.plugin.clone();
         let netns = parse::netns(&self.table, &ns)?.netns;
         parse::sysctl(&key)?;
-        let own_bridge = key
-            .split('/')
-            .nth(2)
-            .is_some_and(|name| key.contains("/conf/") && matches_any(&self.grant.links.change, name));
-        if !matches_any(&self.grant.sysctls, &key) && !own_bridge {
+        if !matches_any(&self.grant.sysctls, &key) && !self.is_key_of_shared_link(netns, &key)? {
             return Err(Refusal::denied(format!(
                 "set sysctl {key}: to allow it add  sysctls = [..., {key:?}]  under [plugins.{plugin}] in {}, then run: sandwirectl apply",
                 sandwire_policy::paths::POLICY
             )));
         }
         let session = self.session()?;
+        session.may_make()?;
         if session.change(|kernel| kernel.write_sysctl(netns, &key, &value))?.is_some() {
             note(session, &plugin, format!("sysctl {key} = {value}"))?;
         }

@@ -44,7 +44,7 @@ impl sysctl::Host for Guest {
             )));
         }
         if made_here {
-            return session.change(|kernel| kernel.write_sysctl(netns, &key, &value).map(|_| ()));
+            return session.change(|kernel| kernel.set_sysctl(netns, &key, &value));
         }
         let before = session.kernel()?.read_sysctl(netns, &key)?;
         if before == value {

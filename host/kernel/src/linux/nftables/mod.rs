@@ -103,6 +103,11 @@ impl Nftables {
             .map_err(|error| error.context(format!("could not collect stale firewall rules of network {network:?}")))
     }
 
+    /// Whether anything was changed through this socket.
+    pub fn has_changed(&self) -> bool {
+        self.wire.has_changed()
+    }
+
     /// Another reference to the socket, for a helper process to hold: the last close after a deletion waits 9 to 12 ms
     /// for the kernel to free what was deleted (`nft_rcv_nl_event`).
     ///

@@ -61,12 +61,18 @@ impl Failure {
 pub(super) struct Wire {
     socket: Socket,
     sequence: u32,
+    /// Whether a transaction was sent: closing the socket then waits for the kernel to free what it removed.
+    changed: bool,
 }
 
 impl Wire {
     pub(super) fn open() -> Outcome<Self> {
         let socket = Socket::open_protocol(NETLINK_NETFILTER).map_err(|e| e.context("nf_tables"))?;
-        Ok(Self { socket, sequence: 0 })
+        Ok(Self { socket, sequence: 0, changed: false })
+    }
+
+    pub(super) fn has_changed(&self) -> bool {
+        self.changed
     }
 
     pub(super) fn into_fd(self) -> Outcome<OwnedFd> {
@@ -174,6 +180,7 @@ impl Wire {
     /// (`__nf_tables_abort`). A wrong generation costs nothing: it is compared before anything is done.
     pub(super) fn commit(&mut self, changes: &[Message], generation: Option<u32>) -> Result<(), Failure> {
         let Some((last, others)) = changes.split_last() else { return Ok(()) };
+        self.changed = true;
         let first = self.sequence.wrapping_add(1);
         let mut bytes = Vec::new();
         Message::begin(generation).write(&mut bytes, 0, first);
