@@ -74,6 +74,7 @@ part "check" tests/check.sh
 part "unit tests" unit
 part "end to end" e2e
 part "lab" tests/lab/self-test.sh
+part "bagpipe" tests/lab/bagpipe.sh
 part "demo-local" demo/demo-local.sh
 part "demo" demo/demo.sh
 part "nothing left" unchanged
