@@ -260,16 +260,16 @@ fn median(mut times: Vec<Duration>) -> Duration {
     times[times.len() / 2]
 }
 
-/// Each operation by a store of its own, as a process does it.
+/// Each operation by a store of its own, as a process does it. In processor time: others are at work on this machine.
 fn measure(directory: &Path, index: &Path, label: &str, range: &[Range]) -> Duration {
     let mut all = BTreeMap::<&str, Vec<Duration>>::new();
     for n in 0..60 {
         let owner = Owner::new(format!("measured-{n}"), "eth0");
         let mut timed = |what, work: &dyn Fn(&mut Store)| {
-            let start = Instant::now();
+            let start = cpu_time();
             let mut store = Store::open(directory, index).unwrap();
             work(&mut store);
-            all.entry(what).or_default().push(start.elapsed());
+            all.entry(what).or_default().push(cpu_time() - start);
         };
         timed("reserve_next", &|store| {
             store.reserve_next(&owner, 0, range, &["10.77.0.1".parse().unwrap()]).unwrap();
@@ -336,11 +336,13 @@ fn figures(directory: &Path, index: &Path) {
     println!("{:>32}: rebuild {rebuild} ms, from nothing {nothing} ms of processor time", "after native host-local");
     let after = measure(directory, index, "after that", &range);
 
-    // Debug builds on a busy machine: the ratio says it, not the figures.
+    // What looks at every lease takes tens of milliseconds; the two are what a debug build on a busy machine may add to
+    // the search for one hole in 256 bitmaps.
+    let most = empty * 3 + Duration::from_millis(2);
     for (what, time) in
         [("60,000", full), ("nearly full", fullest), ("fragmented", fragmented), ("after native", after)]
     {
-        assert!(time < empty * 4, "{what}: {time:?} against {empty:?} with none");
+        assert!(time < most, "{what}: {time:?} against {empty:?} with none");
     }
 }
 
