@@ -7,8 +7,7 @@ use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 /// What programs that tests start find in PATH.
-pub(crate) const PATH: &str =
-    "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/var/tmp/sandwire-tools/bin";
+pub(crate) const PATH: &str = "/usr/bin:/usr/sbin:/bin:/sbin:/usr/local/sbin:/usr/local/bin";
 
 /// A program that ended.
 #[derive(Debug, Clone)]

@@ -249,37 +249,57 @@ fn route_targets() {
     assert!(calls.iter().all(|call| call.method == "GET"), "the agent must not see a wrong target: {calls:?}");
 }
 
-#[test]
-fn agents_that_fail() {
+/// One kind of failing agent: ADD says so and leaves nothing; DEL succeeds; once the agent is well, all is as before.
+fn agent_that_fails(mode: Mode, text: &str) {
     let mut bench = Bench::new();
     bench.agent = Some(Agent::tcp(&bench.node, "127.0.0.1:8082").unwrap());
     let agent = bench.agent.as_ref().unwrap();
     let start = bench.node.snapshot().unwrap();
     let call = |verb| bench.node.call("bagpipe", verb).pod(&bench.pod).ifname("eth0").config(&mynet()).run().unwrap();
-    for (mode, text) in [
-        (Mode::Refuse, "127.0.0.1:8082"),
-        (Mode::Status(500, "Malformed route target".into()), "Malformed route target"),
-        (Mode::Html, "agent \"bagpipe\""),
-        (Mode::Half, "127.0.0.1:8082"),
-        (Mode::Hang, "127.0.0.1:8082"),
-        (Mode::HangOnPost, "127.0.0.1:8082"),
-    ] {
-        agent.set(mode.clone()).unwrap();
-        let before = bench.node.snapshot().unwrap();
-        let outcome = call(Verb::Add);
-        let error = outcome.error().unwrap_or_else(|error| panic!("{mode:?}: {error:#}"));
-        assert!(error.text().contains(text), "{mode:?}: {error:?}");
-        assert!(outcome.duration < Duration::from_secs(60), "{mode:?} took {:?}", outcome.duration);
-        bench.node.snapshot().unwrap().assert_only_undo_left(&before).unwrap_or_else(|e| panic!("{mode:?}: {e:#}"));
-        // The runtime's DEL after the failed ADD succeeds whatever the agent does.
-        call(Verb::Del).done().unwrap_or_else(|error| panic!("DEL with {mode:?}: {error:#}"));
-    }
+    agent.set(mode.clone()).unwrap();
+    let outcome = call(Verb::Add);
+    let error = outcome.error().unwrap_or_else(|error| panic!("{mode:?}: {error:#}"));
+    assert!(error.text().contains(text), "{mode:?}: {error:?}");
+    assert!(outcome.duration < Duration::from_secs(60), "{mode:?} took {:?}", outcome.duration);
+    bench.node.snapshot().unwrap().assert_only_undo_left(&start).unwrap_or_else(|e| panic!("{mode:?}: {e:#}"));
+    // The runtime's DEL after the failed ADD succeeds whatever the agent does.
+    call(Verb::Del).done().unwrap_or_else(|error| panic!("DEL with {mode:?}: {error:#}"));
     agent.set(Mode::Ok).unwrap();
     call(Verb::Add).result().unwrap();
     assert_eq!(agent.attached().len(), 1);
     call(Verb::Del).done().unwrap();
     assert!(agent.attached().is_empty(), "{:?}", agent.attached());
     bench.node.snapshot().unwrap().assert_same_attachments(&start).unwrap();
+}
+
+#[test]
+fn an_agent_that_refuses() {
+    agent_that_fails(Mode::Refuse, "127.0.0.1:8082");
+}
+
+#[test]
+fn an_agent_that_answers_500() {
+    agent_that_fails(Mode::Status(500, "Malformed route target".into()), "Malformed route target");
+}
+
+#[test]
+fn an_agent_that_answers_html() {
+    agent_that_fails(Mode::Html, "agent \"bagpipe\"");
+}
+
+#[test]
+fn an_agent_that_answers_by_half() {
+    agent_that_fails(Mode::Half, "127.0.0.1:8082");
+}
+
+#[test]
+fn an_agent_that_hangs() {
+    agent_that_fails(Mode::Hang, "127.0.0.1:8082");
+}
+
+#[test]
+fn an_agent_that_hangs_half_way() {
+    agent_that_fails(Mode::HangOnPost, "127.0.0.1:8082");
 }
 
 #[test]

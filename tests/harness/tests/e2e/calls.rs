@@ -144,7 +144,8 @@ fn after_a_reboot() {
     let before = node.snapshot().unwrap();
     node.cni("bridge", Verb::Add, &pod, "eth0", &bridge()).unwrap().result().unwrap();
     pod.drop_netns(&node).unwrap();
-    node.sh("rm -rf /run/sandwire; ip -o link | sed -nE 's/^[0-9]+: (veth[^@:]*).*/\\1/p' | xargs -r -n 1 ip link del; ip link del cni0").unwrap();
+    // The pod's veth goes with its namespace, when the kernel gets to it.
+    node.sh("rm -rf /run/sandwire; ip link del cni0; for i in $(seq 100); do ip -o link | grep -q veth || exit 0; sleep 0.1; done; exit 1").unwrap();
     pod.make_netns(&node).unwrap();
     node.cni("bridge", Verb::Del, &pod, "eth0", &bridge()).unwrap().done().unwrap();
     node.snapshot().unwrap().assert_same_attachments(&before).unwrap();
