@@ -68,7 +68,7 @@ def table(found):
 
 def chart(found):
     """A bar per case and subject, scaled within the case: cases differ by a factor of a thousand."""
-    row, top, left, width = 15, 74, 300, 420
+    row, top, left, width = 15, 74, 330, 420
     body, y = [], top
     for entry in found["cases"]:
         longest = max(s["median_ms"] for s in entry["subjects"].values())
@@ -87,9 +87,9 @@ def chart(found):
         for i, s in enumerate(SUBJECTS)
     )
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 820 {y + 10}" width="820" font-family="sans-serif" font-size="12">'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 860 {y + 10}" width="860" font-family="sans-serif" font-size="12">'
         "<style>text{fill:#222}.value{fill:#555;font-size:11px}</style>"
-        f'<rect width="820" height="{y + 10}" fill="#fff"/>'
+        f'<rect width="860" height="{y + 10}" fill="#fff"/>'
         f'<text x="20" y="28" font-size="16">One CNI call, whole process, median of {found["runs"]} (each case has its own scale)</text>'
         + legend + "".join(body) + "</svg>\n"
     )

@@ -46,8 +46,8 @@ lab_enter() {
     unshare --mount --net --ipc --uts --pid --fork --kill-child=KILL --mount-proc "$BASH" "$0" "$@" &
   local inside=$! status=0
   # SIGKILL reaches the inner first process through unshare --kill-child, and the kernel does the rest.
-  trap 'kill -KILL $inside 2>/dev/null; wait $inside 2>/dev/null; exit 130' INT
-  trap 'kill -KILL $inside 2>/dev/null; wait $inside 2>/dev/null; exit 143' TERM HUP
+  trap 'kill -KILL $inside 2>/dev/null; wait $inside 2>/dev/null || true; exit 130' INT
+  trap 'kill -KILL $inside 2>/dev/null; wait $inside 2>/dev/null || true; exit 143' TERM HUP
   wait $inside || status=$?
   exit $status
 }
