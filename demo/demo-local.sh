@@ -50,7 +50,7 @@ done
 step "Out of the node, behind its address"
 lab_exec outside timeout 5 tcpdump -c 1 -nn -i eth0 icmp >"$LAB_RUN/outside" 2>"$LAB_RUN/outside.log" &
 wire=$!
-lab_until 5 tcpdump grep -q listening "$LAB_RUN/outside.log"
+lab_until 60 tcpdump grep -q listening "$LAB_RUN/outside.log"
 claim "blue reaches 192.0.2.254, which has no route back to it" pod_exec 1 blue ping -c 1 -W 2 192.0.2.254
 wait $wire || true
 shown_as='tcpdump -nn -i eth0 icmp' shows -w outside cat "$LAB_RUN/outside"

@@ -109,7 +109,7 @@ for node in 1 2; do shown_as='sandwirectl attachments' shows -w "node $node" san
 
 step "EVPN routes in goBGP: one of type 2 (macadv) per pod, one of type 3 (multicast) per node"
 routes() { [ "$(gobgp_routes | grep -c "$1")" = "$2" ]; }
-lab_until 15 "six EVPN routes at the reflector" routes 'type:' 6
+lab_until 60 "six EVPN routes at the reflector" routes 'type:' 6
 shown_as='gobgp global rib -a evpn' shows -w rr gobgp_routes
 claim "four pods are announced" routes 'type:macadv' 4
 claim "two nodes take part" routes 'type:multicast' 2
@@ -120,7 +120,7 @@ tunnel=vxlan--$(bridge_of 2 | head -1 | cut -c8-)
 blue_mac=$(pod_exec 1 blue cat /sys/class/net/eth0/address)
 forwarding() { node_exec 2 bridge fdb show dev "$tunnel" | grep dst | sort -u; }
 knows_blue() { forwarding | grep -q "$blue_mac dst 192.0.2.1"; }
-lab_until 15 "node 1's pods in the forwarding table of node 2" knows_blue
+lab_until 60 "node 1's pods in the forwarding table of node 2" knows_blue
 shown_as="bridge fdb show dev $tunnel" shows -w 'node 2' forwarding
 shown_as="ip neigh show dev $tunnel" shows -w 'node 2' node_exec 2 ip neigh show dev "$tunnel"
 claim "node 2 sends to node 1's blue ($blue_mac) by VXLAN to 192.0.2.1" knows_blue
@@ -132,7 +132,7 @@ step "Pods reach each other"
 # Pings only: the pods' own IPv6 chatter is in the tunnel too. The ethertype inside is at 28, the protocol at 39.
 node_exec 1 timeout 10 tcpdump -c 2 -nn -i eth0 'udp port 4789 and udp[28:2] = 0x0800 and udp[39] = 1' >"$LAB_RUN/wire" 2>"$LAB_RUN/wire.log" &
 wire=$!
-lab_until 5 tcpdump grep -q listening "$LAB_RUN/wire.log"
+lab_until 60 tcpdump grep -q listening "$LAB_RUN/wire.log"
 shown_as="ping $(address 2 blue | cut -d/ -f1)" shows -n 3 -w 'node 1, pod blue' reach 1 blue 2 blue
 wait $wire || true
 shown_as='tcpdump -nn -i eth0 udp port 4789' shows -n 4 -w 'node 1' cat "$LAB_RUN/wire"
@@ -151,9 +151,9 @@ configure 1 20-othernet.conflist "${tenant/START/50}"
 configure 2 20-othernet.conflist "${tenant/START/60}"
 attach 1 othernet red
 attach 2 othernet red
-lab_until 15 "routes of the other tenant" routes 64512:91 4
+lab_until 60 "routes of the other tenant" routes 64512:91 4
 heard_red() { reach 1 red 2 red; }
-lab_until 15 "red to red" heard_red
+lab_until 60 "red to red" heard_red
 claim "red on node 1 reaches red on node 2" reach 1 red 2 red
 claim "red does not reach blue on its own node" is_not reach 1 red 1 blue
 claim "red does not reach blue on the other node" is_not reach 1 red 2 blue
@@ -179,7 +179,7 @@ for node in 1 2; do
     same "$(cat "$LAB_RUN/before$node")" "$(snapshot $node)"
 done
 empty() { nothing "$(gobgp_routes)"; }
-lab_until 15 "an empty table at the reflector" empty
+lab_until 60 "an empty table at the reflector" empty
 shown_as='gobgp global rib -a evpn' shows -w rr rr_exec gobgp global rib -a evpn
 claim "the reflector has no EVPN route" empty
 title "${green}Done.$plain The nodes, the daemons and all their files end with this script."

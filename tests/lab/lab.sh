@@ -57,7 +57,7 @@ lab_namespace() {
   unshare --mount --net bash -c 'mount --make-rprivate / && mount -t sysfs sysfs /sys && ip link set lo up && echo ready && exec sleep infinity' \
     >"$LAB_RUN/$1.ready" 2>"$LAB_RUN/$1.log" &
   echo $! >"$LAB_RUN/$1.pid"
-  lab_until 5 "namespaces of $1" grep -q ready "$LAB_RUN/$1.ready"
+  lab_until 60 "namespaces of $1" grep -q ready "$LAB_RUN/$1.ready"
 }
 
 # lab_until SECONDS WHAT COMMAND...: until the command succeeds; else ends everything with a sentence.
@@ -148,6 +148,8 @@ T
     done
   } >"$conf"
   lab_start rr gobgpd "$LAB_RUN/gobgpd.log" gobgpd -f "$conf" --api-hosts 127.0.0.1:50051
+  # An agent that is refused tries again only after ten seconds.
+  lab_until 60 "gobgpd ($LAB_RUN/gobgpd.log)" rr_exec gobgp global
 }
 
 # lab_files LAYER: lays the folders where a node keeps its things over the machine's, for this mount namespace only. Nothing
@@ -213,7 +215,8 @@ agent_stop() {
 }
 
 agent_connected() { [ "$(looking_glass "$1" summary | jq .BGP_established_peers)" = 1 ]; }
-agent_ready() { lab_until 60 "BGP session of node $1 ($LAB_RUN/agent$1/log)" agent_connected "$1"; }
+# Two seconds on an idle machine; a loaded one is no reason to fail.
+agent_ready() { lab_until 240 "BGP session of node $1 ($LAB_RUN/agent$1/log)" agent_connected "$1"; }
 
 # lab_up NODES
 lab_up() {

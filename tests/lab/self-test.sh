@@ -17,7 +17,7 @@ if [ "${1:-}" = inside ]; then
       "http://127.0.0.1:8082/${call}_localport" >/dev/null
     wanted=$([ $call = attach ] && echo 2 || echo 0)
     seen() { [ "$(gobgp_routes | wc -l)" = "$wanted" ]; }
-    lab_until 10 "$wanted routes at the reflector after $call" seen
+    lab_until 60 "$wanted routes at the reflector after $call" seen
   done
   exit 0
 fi
@@ -47,6 +47,6 @@ for signal in KILL TERM INT HUP KILL TERM; do
   kill -$signal $lab 2>/dev/null || true
   wait $lab 2>/dev/null || true
   gone() { [ -z "$(left "$mark")" ]; }
-  lab_until 5 "nothing of the lab after SIG$signal" gone
+  lab_until 60 "nothing of the lab after SIG$signal" gone
   echo "ok   nothing left after SIG$signal"
 done
