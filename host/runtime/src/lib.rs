@@ -15,6 +15,7 @@ mod delegation;
 mod endpoint;
 mod guest;
 mod handles;
+mod host_end;
 mod log;
 mod native;
 mod privilege;

@@ -1,6 +1,7 @@
 //! Takes operations back, from what the journal says of them. Data in, no guest involved.
 
 use crate::endpoint;
+use crate::host_end;
 use crate::refusal::Refusal;
 use crate::session::{Session, netns};
 use sandwire_kernel::{KernelError, LinkChanges, LinkId, Netns, RouteSpec, RuleOwner};
@@ -107,8 +108,9 @@ fn in_kernel(session: &mut Session, undo: &Undo) -> Fate {
             }
             fate(&format!("deleting link {name:?}"), kernel.delete_link(LinkId { netns: at, index: *index }))
         }
-        // The index was never learned: the process ended between the message and its answer. The name is a hash of the
-        // attachment; only a veth whose other end is in this very container is certainly the one that was meant.
+        // The index was never learned: the process ended between the message and its answer. On the node a name alone may
+        // be somebody else's by now: it is ours if it is a hash of the attachment, or a veth whose other end is in this
+        // very container. (GC has no container to look into.)
         Undo::DeleteLink { name, index: None, .. } => {
             let info = match kernel.link_by_name(at, name) {
                 Ok(info) => info,
@@ -116,7 +118,10 @@ fn in_kernel(session: &mut Session, undo: &Undo) -> Fate {
             };
             let ours = match at {
                 Netns::Container => true,
-                Netns::Host => kernel.veth_peer(info.id).is_ok_and(|peer| peer.id.netns == Netns::Container),
+                Netns::Host => {
+                    host_end::is_of(&attachment, name)
+                        || kernel.veth_peer(info.id).is_ok_and(|peer| peer.id.netns == Netns::Container)
+                }
             };
             if ours { fate(&format!("deleting link {name:?}"), kernel.delete_link(info.id)) } else { Fate::Undone }
         }

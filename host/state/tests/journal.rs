@@ -177,6 +177,10 @@ fn gc_has_the_network_for_itself() {
         journal.begin("ADD", "bridge").unwrap();
         journal.intend("bridge", &delete(id)).unwrap();
     }
+    // A call that was killed between making its file and writing the first line to it, or within that.
+    let folder = place.path().join("networks/net");
+    std::fs::write(folder.join("blank"), "").unwrap();
+    std::fs::write(folder.join("begun"), "{\"attachment\":{\"netw").unwrap();
     let gc = NetworkLock::take(place.path(), "net").unwrap();
     assert_eq!(gc.attachments().unwrap(), [attachment("a"), attachment("b")]);
     for attachment in gc.attachments().unwrap() {

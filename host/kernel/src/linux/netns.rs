@@ -14,6 +14,9 @@ use std::path::Path;
 /// The namespace of this thread: /proc/self is the whole process's and names the first thread's.
 const OWN: &str = "/proc/thread-self/ns/net";
 
+/// How often the way back from the container's namespace is tried.
+const RETURNS: usize = 10;
+
 /// Opens what CNI_NETNS names, with the reference's checks and texts (pkg/ns, `IsNSorErr`).
 ///
 /// # Errors
@@ -114,7 +117,8 @@ impl Namespace {
             .map_err(|errno| Refusal::new(errno).into_error("could not enter the container's network namespace"))?;
         let opened =
             (|| Ok((Socket::open()?, Socket::open()?, Socket::open()?, SysctlRoot::open_directories()?, also()?)))();
-        if setns(host, CloneFlags::CLONE_NEWNET).is_err() {
+        // It fails for want of memory only, which passes (`create_new_namespaces`).
+        if (0..RETURNS).all(|_| setns(host, CloneFlags::CLONE_NEWNET).is_err()) {
             std::process::abort();
         }
         let (route, events, delete, sysctl, also) = opened?;

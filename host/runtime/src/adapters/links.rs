@@ -4,12 +4,12 @@ use super::parse;
 use crate::bindings::links::{self, Changes, Device, IpvlanMode, MacvlanMode};
 use crate::guest::Guest;
 use crate::handles::{LinkHandle, NetnsHandle, Right};
+use crate::host_end;
 use crate::refusal::{Answer, Refusal};
 use crate::session::side;
 use sandwire_cni::Command;
 use sandwire_kernel::{DeviceSpec, KernelError, LinkChanges, LinkId, Netns, VirtualKind};
-use sandwire_state::journal::{Attachment, Undo};
-use sha2::{Digest, Sha256};
+use sandwire_state::journal::Undo;
 use wasmtime::component::{Resource, ResourceTable};
 
 type Pair = (Resource<LinkHandle>, Resource<LinkHandle>);
@@ -34,19 +34,6 @@ pub(super) fn device(table: &ResourceTable, device: &Device) -> Answer<DeviceSpe
     spec.alias = options.alias;
     spec.group = options.group;
     Ok(spec)
-}
-
-/// The name of a host end that no one chose: a hash of the attachment, so that it can be found again without any state.
-fn host_name(attachment: &Attachment, attempt: u32) -> String {
-    let mut hash = Sha256::new();
-    for part in [&attachment.network, &attachment.container_id, &attachment.ifname] {
-        hash.update(part.as_bytes());
-        hash.update([0]);
-    }
-    hash.update(attempt.to_be_bytes());
-    let digest = hash.finalize();
-    let head: String = digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
-    format!("veth{head}")
 }
 
 fn delete_undo(device: &DeviceSpec, index: Option<u32>) -> Undo {
@@ -89,11 +76,11 @@ impl links::Host for Guest {
         let attachment = session.subject.attachment.clone();
         // Of a pair across namespaces the host end is what undo deletes: the container's may be gone by then.
         let unnamed_host = [&a, &b].iter().any(|end| end.netns == Netns::Host && end.name.is_none());
-        let attempts = if unnamed_host { 10 } else { 1 };
+        let attempts = if unnamed_host { host_end::NAMES } else { 1 };
         let mut refused = None;
         for attempt in 0..attempts {
             if unnamed_host {
-                let name = host_name(&attachment, attempt);
+                let name = host_end::name(&attachment, attempt);
                 // A name that is taken must not be in the journal as one that we are about to make.
                 match session.kernel()?.link_by_name(Netns::Host, &name) {
                     Err(KernelError::NotFound(_)) => {}

@@ -110,6 +110,11 @@ impl Content {
         }
     }
 
+    /// Not one line.
+    pub(super) fn is_blank(&self) -> bool {
+        self.attachment.is_none() && self.calls.is_empty() && self.entries.is_empty() && self.damaged == 0
+    }
+
     pub(super) fn entry(&mut self, id: u64) -> Option<&mut Entry> {
         self.entries.iter_mut().map(|(_, entry)| entry).find(|entry| entry.id == id)
     }

@@ -269,8 +269,15 @@ impl NetworkLock {
         Ok(Self { root: root.to_owned(), network: network.to_owned(), lock })
     }
 
-    /// Every attachment with a journal, sorted.
+    /// Every attachment with a journal, sorted. A file that does not even say whose it is goes: its call was killed before
+    /// it did anything, and none runs now.
     pub fn attachments(&self) -> Outcome<Vec<Attachment>> {
+        for path in entries(&folder(&self.root, &self.network))? {
+            if file::peek(&path)?.is_some_and(|content| content.is_blank()) {
+                let removed = std::fs::remove_file(&path);
+                removed.map_err(|error| StateError::io("remove the journal", &path, error))?;
+            }
+        }
         Ok(list(&self.root, Some(&self.network))?.into_iter().map(|summary| summary.attachment).collect())
     }
 

@@ -1,0 +1,26 @@
+//! The name of a veth's host end that no one chose: a hash of the attachment, so that it can be found again without any
+//! state, and known for the attachment's when the journal does not say what became of it.
+
+use sandwire_state::journal::Attachment;
+use sha2::{Digest, Sha256};
+
+/// How many names an attachment's host end may have: others may be taken.
+pub(crate) const NAMES: u32 = 10;
+
+/// The one that is tried at this attempt, from 0.
+pub(crate) fn name(attachment: &Attachment, attempt: u32) -> String {
+    let mut hash = Sha256::new();
+    for part in [&attachment.network, &attachment.container_id, &attachment.ifname] {
+        hash.update(part.as_bytes());
+        hash.update([0]);
+    }
+    hash.update(attempt.to_be_bytes());
+    let digest = hash.finalize();
+    let head: String = digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+    format!("veth{head}")
+}
+
+/// Whether it is one of them.
+pub(crate) fn is_of(attachment: &Attachment, name: &str) -> bool {
+    (0..NAMES).any(|attempt| self::name(attachment, attempt) == name)
+}
