@@ -22,9 +22,8 @@ part() {
   shift
   log=$logs/${name// /-}.log
   printf '\n==== %s\n' "$name"
-  "$@" > >(tee "$log") 2>&1 || status=$?
-  # tee may still be writing.
-  wait $! 2>/dev/null
+  "$@" 2>&1 | tee "$log"
+  status=${PIPESTATUS[0]}
   yes=$(awk '/^test result:/ { n += $4 } END { print n + 0 }' "$log")
   no=$(awk '/^test result:/ { n += $6 } END { print n + 0 }' "$log")
   if [ $((yes + no)) = 0 ]; then
