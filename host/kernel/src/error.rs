@@ -31,6 +31,10 @@ pub enum KernelError {
     /// The time allowed has passed.
     #[error("{0}")]
     Timeout(String),
+    /// The request was sent and its answer was not heard (ENOBUFS, a full buffer), or what had to follow it failed: it may
+    /// have happened.
+    #[error("{0}")]
+    Unheard(String),
     /// Anything else.
     #[error("{0}")]
     Other(String),
@@ -54,7 +58,28 @@ impl KernelError {
             Self::Unsupported(t) => Self::Unsupported(add(t)),
             Self::Busy(t) => Self::Busy(add(t)),
             Self::Timeout(t) => Self::Timeout(add(t)),
+            Self::Unheard(t) => Self::Unheard(add(t)),
             Self::Other(t) => Self::Other(add(t)),
         }
+    }
+
+    /// The same error of an operation that did, or may have done, its first half: whoever keeps the way back keeps it.
+    #[must_use]
+    pub fn half_done(self) -> Self {
+        Self::Unheard(self.to_string())
+    }
+
+    /// The same error of an operation that has taken its own half back.
+    #[must_use]
+    pub fn refused(self) -> Self {
+        match self {
+            Self::Unheard(t) => Self::Other(t),
+            other => other,
+        }
+    }
+
+    /// Whether the operation may have happened all the same.
+    pub fn may_have_happened(&self) -> bool {
+        matches!(self, Self::Timeout(_) | Self::Unheard(_))
     }
 }

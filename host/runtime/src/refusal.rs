@@ -92,7 +92,7 @@ impl From<KernelError> for Refusal {
             KernelError::Unsupported(t) => E::Unsupported(t),
             KernelError::Busy(t) => E::Busy(t),
             KernelError::Timeout(t) => E::Timeout(t),
-            KernelError::Other(t) => E::Other(t),
+            KernelError::Unheard(t) | KernelError::Other(t) => E::Other(t),
         })
     }
 }

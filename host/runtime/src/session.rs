@@ -10,7 +10,7 @@ use crate::refusal::{Answer, Refusal};
 use crate::store::Generation;
 use ipnet::IpNet;
 use sandwire_cni::{CniResult, Command};
-use sandwire_kernel::{AddressSpec, Kernel, KernelError, LinkId, LinkInfo, Netns, Outcome};
+use sandwire_kernel::{AddressSpec, Kernel, LinkId, LinkInfo, Netns, Outcome};
 use sandwire_policy::{Grant, matches_any};
 use sandwire_state::journal::{Attachment, Entry, Journal, Side, State, Undo};
 use std::net::IpAddr;
@@ -218,9 +218,10 @@ impl Session {
                 Ok(answer)
             }
             Err(error) => {
-                // A time-out may have happened all the same: it stays in the journal. Every other error means that the
-                // kernel did nothing, or that the operation took back its own half.
-                if !matches!(error, KernelError::Timeout(_)) {
+                // What may have happened all the same stays in the journal. Every other error means that the kernel did
+                // nothing, or that the operation took back its own half; but rules are made in several transactions,
+                // and clearing an owner's can't hit anybody else's.
+                if !error.may_have_happened() && !matches!(undo, Undo::ClearRules { .. }) {
                     self.never_happened(id)?;
                 }
                 Err(error.into())

@@ -128,8 +128,9 @@ pub(super) fn veth(kernel: &mut LinuxKernel, a: &DeviceSpec, b: &DeviceSpec) -> 
         Ok(two) => Ok((one, two)),
         Err(error) => {
             // All or nothing: the caller has no handle by which to take back half a pair.
-            let _ = links::delete_many(kernel.namespace(one.netns)?, &[one.index]);
-            Err(error.context("failed to make veth pair"))
+            let gone = links::delete_many(kernel.namespace(one.netns)?, &[one.index]).is_ok();
+            let error = error.context("failed to make veth pair");
+            Err(if gone { error.refused() } else { error.half_done() })
         }
     }
 }
@@ -167,8 +168,10 @@ fn make(namespace: &mut Namespace, message: LinkMessage, name: &str) -> Result<L
         ])?
         .into_iter();
     answers.next().unwrap_or_else(|| Err(Refusal::new(Errno::EIO)))?;
-    let objects = answers.next().unwrap_or_else(|| Err(Refusal::new(Errno::EIO)))?;
-    objects.iter().find_map(|object| links::parse(netns, object)).ok_or_else(|| Refusal::new(Errno::ENODEV))
+    // From here on it is made.
+    let half = |refusal: Refusal| Refusal { unheard: true, ..refusal };
+    let objects = answers.next().unwrap_or_else(|| Err(Refusal::new(Errno::EIO))).map_err(half)?;
+    objects.iter().find_map(|object| links::parse(netns, object)).ok_or_else(|| half(Refusal::new(Errno::ENODEV)))
 }
 
 /// The peer's index, and what it can get only now.
@@ -248,10 +251,11 @@ fn single(kernel: &mut LinuxKernel, device: &DeviceSpec, info: Vec<Info>, parent
     let answer = kernel.namespace(asked)?.route.request(RouteNetlinkMessage::NewLink(message), flags);
     answer.map_err(|refusal| refusal.into_error(format_args!("could not create {name:?} in {}", device.netns)))?;
     let namespace = kernel.namespace(device.netns)?;
-    let id = links::by_name(namespace, &name)?.id;
+    let id = links::by_name(namespace, &name).map_err(KernelError::half_done)?.id;
     if let Err(error) = apply_rest(namespace, rest(device, id.index, false)) {
-        let _ = links::delete_many(namespace, &[id.index]);
-        return Err(error.context(format!("could not create {name:?}")));
+        let gone = links::delete_many(namespace, &[id.index]).is_ok();
+        let error = error.context(format!("could not create {name:?}"));
+        return Err(if gone { error.refused() } else { error.half_done() });
     }
     Ok(id)
 }
@@ -309,5 +313,5 @@ pub(super) fn move_link(kernel: &mut LinuxKernel, link: LinkId, to: Netns, name:
         return Err(refusal.into_error(format_args!("could not move link {old:?} to {to} as {name:?}")));
     }
     // The index is kept only if it was free there (`dev_index_reserve`).
-    Ok(links::by_name(kernel.namespace(to)?, name)?.id)
+    Ok(links::by_name(kernel.namespace(to)?, name).map_err(KernelError::half_done)?.id)
 }

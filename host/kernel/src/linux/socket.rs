@@ -50,17 +50,24 @@ pub(crate) struct Refusal {
     pub(crate) errno: Errno,
     /// Extended acknowledgement, "" when the kernel gave none.
     pub(crate) text: String,
+    /// It is no answer of the kernel's: that was lost, and what was asked may have been done.
+    pub(crate) unheard: bool,
 }
 
 impl Refusal {
     pub(crate) fn new(errno: Errno) -> Self {
-        Self { errno, text: String::new() }
+        Self { errno, text: String::new(), unheard: false }
+    }
+
+    /// Of a receive that failed.
+    fn unheard(errno: Errno) -> Self {
+        Self { unheard: true, ..Self::new(errno) }
     }
 
     /// The error with what was attempted before it.
     pub(crate) fn into_error(self, what: impl fmt::Display) -> KernelError {
-        let errno = self.errno;
-        error_of(errno)(format!("{what}: {self}"))
+        let kind = if self.unheard { KernelError::Unheard } else { error_of(self.errno) };
+        kind(format!("{what}: {self}"))
     }
 }
 
@@ -70,6 +77,9 @@ impl fmt::Display for Refusal {
         write!(f, "{} ({:?}", describe(self.errno), self.errno)?;
         if !self.text.is_empty() {
             write!(f, "; the kernel says: {}", self.text)?;
+        }
+        if self.unheard {
+            f.write_str("; the kernel's answer was lost")?;
         }
         f.write_str(")")
     }
@@ -266,21 +276,22 @@ impl Socket {
             match recv(self.inner.as_raw_fd(), &mut self.buffer, flags | MsgFlags::MSG_TRUNC) {
                 Ok(length) => break length,
                 Err(Errno::EINTR) => {}
-                Err(errno) => return Err(Refusal::new(errno)),
+                Err(errno) => return Err(Refusal::unheard(errno)),
             }
         };
         let Some(datagram) = self.buffer.get(..length) else {
             // A single object larger than the buffer (a link with hundreds of virtual functions); the reader has
             // MSG_TRUNC to learn how large it was, and the next try fits.
             self.buffer = vec![0; length.next_power_of_two()];
-            return Err(Refusal { errno: Errno::EMSGSIZE, text: format!("an answer of {length} bytes") });
+            let text = format!("an answer of {length} bytes");
+            return Err(Refusal { text, ..Refusal::unheard(Errno::EMSGSIZE) });
         };
         let mut rest = datagram;
         while let Some(header) = parse_header(rest) {
             let length = header.length as usize;
             let Some(payload) = rest.get(HEADER_BYTES..length) else { break };
             if header.message_type == NLMSG_OVERRUN {
-                return Err(Refusal::new(Errno::ENOBUFS));
+                return Err(Refusal::unheard(Errno::ENOBUFS));
             }
             each(&header, payload);
             rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
@@ -360,7 +371,7 @@ pub(crate) fn verdict(header: &NetlinkHeader, payload: &[u8]) -> Option<Refusal>
         .find(|nla| nla.kind() == NLMSGERR_ATTR_MSG)
         .map(|nla| text_of(nla.value()))
         .unwrap_or_default();
-    Some(Refusal { errno: Errno::from_raw(code.saturating_neg()), text })
+    Some(Refusal { text, ..Refusal::new(Errno::from_raw(code.saturating_neg())) })
 }
 
 /// A string attribute without its final zero.

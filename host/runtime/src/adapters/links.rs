@@ -2,6 +2,7 @@
 
 use super::parse;
 use crate::bindings::links::{self, Changes, Device, IpvlanMode, MacvlanMode};
+use crate::bindings::types::Error;
 use crate::guest::Guest;
 use crate::handles::{LinkHandle, NetnsHandle, Right};
 use crate::host_end;
@@ -98,7 +99,7 @@ impl links::Host for Guest {
                 |kernel| kernel.create_veth(&a, &b),
                 |(first, second)| Some(delete_undo(marked, Some(if undo_a { first.index } else { second.index }))),
             );
-            match made {
+            let exists = match made {
                 Ok((first, second)) => {
                     session.remember_created(first);
                     session.remember_created(second);
@@ -107,10 +108,15 @@ impl links::Host for Guest {
                     let second = self.table.push(LinkHandle { id: second, name: name(&b), right: Right::Own })?;
                     return Ok((first, second));
                 }
-                Err(refusal) => refused = Some(refusal),
-            }
+                Err(refusal) => {
+                    let exists = matches!(refusal, Refusal::Guest(Error::Exists(_)));
+                    refused = Some(refusal);
+                    exists
+                }
+            };
             // Only a host name that somebody took in between is worth another try.
-            let taken = unnamed_host
+            let taken = exists
+                && unnamed_host
                 && [&a, &b].iter().filter(|end| end.netns == Netns::Host).any(|end| {
                     let name = end.name.clone().unwrap_or_default();
                     session.kernel().is_ok_and(|kernel| kernel.link_by_name(Netns::Host, &name).is_ok())

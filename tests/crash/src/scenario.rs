@@ -1,0 +1,74 @@
+//! What is called: a plugin with its network, ours or Debian's.
+
+use serde_json::{Value, json};
+
+/// Whose plugins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whose {
+    /// The installed sandwire.
+    Ours,
+    /// Debian's containernetworking-plugins.
+    Debians,
+}
+
+/// A plugin with a network.
+#[derive(Debug, Clone)]
+pub struct Scenario {
+    /// For people and tables.
+    pub name: &'static str,
+    /// Whose it is.
+    pub whose: Whose,
+    /// Its type.
+    pub plugin: &'static str,
+    /// CNI_IFNAME.
+    pub ifname: &'static str,
+    /// The network configuration.
+    pub config: Value,
+    /// Whether a BaGPipe agent is to be there.
+    pub agent: bool,
+}
+
+impl Scenario {
+    /// The loopback plugin.
+    pub fn loopback() -> Self {
+        let config = json!({"cniVersion": "1.1.0", "name": "lo", "type": "loopback"});
+        Self { name: "loopback", whose: Whose::Ours, plugin: "loopback", ifname: "lo", config, agent: false }
+    }
+
+    /// An address of each family, no network.
+    pub fn host_local() -> Self {
+        let config = json!({"cniVersion": "1.1.0", "name": "net", "type": "host-local", "ipam": dual_stack()});
+        Self { name: "host-local", whose: Whose::Ours, plugin: "host-local", ifname: "eth0", config, agent: false }
+    }
+
+    /// A bridge with a gateway, masquerading and an address of each family.
+    pub fn bridge() -> Self {
+        let config = json!({"cniVersion": "1.1.0", "name": "net", "type": "bridge", "bridge": "cni0", "isGateway": true,
+            "ipMasq": true, "ipam": dual_stack()});
+        Self { name: "bridge", whose: Whose::Ours, plugin: "bridge", ifname: "eth0", config, agent: false }
+    }
+
+    /// An attachment to a VPN of an agent, with an address of each family.
+    pub fn bagpipe() -> Self {
+        let config = json!({"cniVersion": "1.1.0", "name": "net", "type": "bagpipe", "importrt": "64512:90",
+            "exportrt": "64512:90", "isGateway": false, "ipMasq": false, "mtu": "1500", "ipam": dual_stack()});
+        Self { name: "bagpipe", whose: Whose::Ours, plugin: "bagpipe", ifname: "eth0", config, agent: true }
+    }
+
+    /// One network that both implementations know: bridge, gateway, masquerading, one IPv4 address.
+    pub fn compared(whose: Whose) -> Self {
+        let config = json!({"cniVersion": "1.0.0", "name": "net", "type": "bridge", "bridge": "cni0", "isGateway": true,
+            "ipMasq": true,
+            "ipam": {"type": "host-local", "subnet": "10.1.2.0/24", "routes": [{"dst": "0.0.0.0/0"}]}});
+        let name = match whose {
+            Whose::Ours => "Sandwire",
+            Whose::Debians => "Debian's plugins",
+        };
+        Self { name, whose, plugin: "bridge", ifname: "eth0", config, agent: false }
+    }
+}
+
+fn dual_stack() -> Value {
+    json!({"type": "host-local", "ranges": [[{"subnet": "10.1.2.0/24"}], [{"subnet": "fd00:1:2::/64"}]],
+        "routes": [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]})
+}
