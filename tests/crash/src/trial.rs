@@ -217,8 +217,8 @@ impl Bench {
         let call = if scenario.whose == Whose::Debians { call.native() } else { call };
         if verb == Verb::Gc {
             let valid = self.bystander.iter().map(|pod| json!({"containerID": pod.id, "ifname": scenario.ifname}));
-            config["cniVersion"] = "1.1.0".into();
-            config["cni.dev/valid-attachments"] = valid.collect();
+            set(&mut config, "cniVersion", "1.1.0".into());
+            set(&mut config, "cni.dev/valid-attachments", valid.collect());
             return call.config(&config);
         }
         call.pod(pod).ifname(scenario.ifname).config(&config)
@@ -246,7 +246,7 @@ impl Bench {
         let mut call = self.call(self.plan.verb, &self.pod);
         if let (Verb::Del, Some(result)) = (self.plan.verb, prev_result) {
             let mut config = self.plan.scenario.config.clone();
-            config["prevResult"] = result;
+            set(&mut config, "prevResult", result);
             call = call.config(&config);
         }
         let (command, stdin): (Command, Vec<u8>) = call.command()?;
@@ -348,5 +348,12 @@ impl Bench {
             left.push(format!("agent {attached:?}, before {:?}", self.attached));
         }
         Ok(left)
+    }
+}
+
+/// Sets a key of a configuration, which is an object.
+fn set(config: &mut Value, key: &str, value: Value) {
+    if let Some(members) = config.as_object_mut() {
+        members.insert(key.to_owned(), value);
     }
 }
