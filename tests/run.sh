@@ -61,8 +61,8 @@ machine() {
 
 unchanged() { diff "$logs/machine.before" <(machine) && echo "the machine is as it was"; }
 
-unit() { cargo test --locked --profile tool --workspace --exclude sandwire-harness; }
-e2e() { cargo test --locked --profile tool -p sandwire-harness; }
+unit() { cargo test --locked --profile tool --no-fail-fast --workspace --exclude sandwire-harness; }
+e2e() { cargo test --locked --profile tool --no-fail-fast -p sandwire-harness; }
 
 part "packages" tests/install-packages.sh || finish
 tests/lab/install.sh || { failed=1; finish; }

@@ -49,7 +49,7 @@ fn churn(directory: &Path, index: &Path, times: usize, name: &str) -> usize {
     for n in 0..times {
         let mut store = Store::open(directory, index).unwrap();
         let owner = Owner::new(format!("{name}-{n}"), "eth0");
-        let address = store.reserve_next(&owner, 0, &pool("10.77.3.254"), &[]).unwrap();
+        let address = store.reserve_next(&owner, 0, &pool("10.77.255.254"), &[]).unwrap();
         assert_eq!(store.held(&owner).unwrap()[0].address, address);
         if n % 3 > 0 {
             assert_eq!(store.release(&owner).unwrap(), [address]);
