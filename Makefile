@@ -1,5 +1,5 @@
 # Every target is one script or cargo call; the scripts say what they do.
-.PHONY: build check test demo demo-local bench install uninstall clean
+.PHONY: build check test test-crash demo demo-local bench install uninstall clean
 
 build:
 	host/build.sh
@@ -10,6 +10,9 @@ check:
 
 test:
 	tests/run.sh
+
+test-crash: build
+	cargo test --locked --profile tool --no-fail-fast -p sandwire-crash
 
 demo: build
 	demo/demo.sh
