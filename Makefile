@@ -24,7 +24,7 @@ bench: build
 	tests/bench/bench.sh
 
 install: build
-	target/tool/sandwirectl install --binary target/x86_64-unknown-linux-gnu/release/sandwire --components out/plugins
+	target/tool/sandwirectl install --binary target/x86_64-unknown-linux-musl/release/sandwire --components out/plugins
 
 uninstall:
 	target/tool/sandwirectl uninstall

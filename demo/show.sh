@@ -55,7 +55,7 @@ same() { [ "$1" = "$2" ] || { printf '%s, not %s\n' "$2" "$1"; return 1; }; }
 # built ROOT: what `make build` makes must be there.
 built() {
   local file
-  for file in target/x86_64-unknown-linux-gnu/release/sandwire target/tool/sandwirectl out/plugins/bagpipe.wasm; do
+  for file in target/x86_64-unknown-linux-musl/release/sandwire target/tool/sandwirectl out/plugins/bagpipe.wasm; do
     [ -e "$1/$file" ] || { printf '%s is not there: run  make build  first\n' "$file" >&2; exit 1; }
   done
 }

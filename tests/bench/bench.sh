@@ -10,7 +10,7 @@ reference=/usr/lib/cni
 
 if [ "${LAB_INSIDE:-}" != yes ]; then
   "$root/tests/install-packages.sh"
-  for built in target/tool/sandwirectl target/x86_64-unknown-linux-gnu/release/sandwire out/plugins/bridge.wasm; do
+  for built in target/tool/sandwirectl target/x86_64-unknown-linux-musl/release/sandwire out/plugins/bridge.wasm; do
     [ -e "$root/$built" ] || { echo "bench: $built is not there: run  make build  first" >&2; exit 1; }
   done
   mkdir -p "$out"

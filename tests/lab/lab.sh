@@ -105,7 +105,7 @@ sandwire_ctl() { node_exec "$1" "$LAB_TREE/target/tool/sandwirectl" "${@:2}"; }
 lab_install() {
   local ctl=("$LAB_TREE/target/tool/sandwirectl")
   [ $# = 0 ] || ctl=(sandwire_ctl "$1")
-  "${ctl[@]}" install --binary "$LAB_TREE/target/x86_64-unknown-linux-gnu/release/sandwire" --components "$LAB_TREE/out/plugins"
+  "${ctl[@]}" install --binary "$LAB_TREE/target/x86_64-unknown-linux-musl/release/sandwire" --components "$LAB_TREE/out/plugins"
 }
 
 # ---- the pieces

@@ -9,6 +9,10 @@ use sandwire_cni::{Environment, Error, Invocation, Version, code, version_answer
 use std::io::{Read, Write};
 use std::process::ExitCode;
 
+/// musl's own allocator takes a page for each size of object, and a page costs as much as ten small system calls.
+#[global_allocator]
+static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
+
 /// A configuration is some kilobytes; prevResult and pod annotations make it tens of them.
 const LARGEST_STDIN: u64 = 8 << 20;
 

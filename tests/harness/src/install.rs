@@ -63,7 +63,7 @@ impl Installation {
     /// When something isn't built.
     pub fn command() -> Result<Command> {
         let top = repository();
-        let binary = top.join("target/x86_64-unknown-linux-gnu/release/sandwire");
+        let binary = top.join("target/x86_64-unknown-linux-musl/release/sandwire");
         let (tool, plugins) = (Self::sandwirectl(), top.join("out/plugins"));
         for needed in [&binary, &tool, &plugins] {
             if !needed.exists() {

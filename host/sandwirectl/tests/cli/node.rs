@@ -93,7 +93,7 @@ fn built(path: &str) -> PathBuf {
 }
 
 pub(crate) fn binary() -> PathBuf {
-    built("target/x86_64-unknown-linux-gnu/release/sandwire")
+    built("target/x86_64-unknown-linux-musl/release/sandwire")
 }
 
 /// The shipped component.

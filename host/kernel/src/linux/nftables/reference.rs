@@ -8,7 +8,7 @@ use super::message::{FAMILY_BRIDGE, FAMILY_INET, FAMILY_IPV4, FAMILY_IPV6, Messa
 use super::owner::{hash, hex, prefix};
 use super::retain::Scope;
 use super::seen::{self, SeenRule};
-use super::settle::TRIES;
+use super::settle::{TRIES, pause};
 use super::wire::Wire;
 use crate::{Outcome, RuleOwner};
 use std::collections::BTreeSet;
@@ -63,9 +63,10 @@ fn until_committed(wire: &mut Wire, plan: impl Fn(&mut Wire) -> Outcome<Vec<Mess
         let changes = plan(wire)?;
         match wire.commit(&changes, None) {
             Ok(()) => return Ok(()),
-            Err(failure) if failure.is_passing() && tries < TRIES => tries += 1,
+            Err(failure) if failure.is_passing() && tries < TRIES => pause(tries),
             Err(failure) => return Err(failure.into_error()),
         }
+        tries += 1;
     }
 }
 

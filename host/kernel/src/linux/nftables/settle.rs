@@ -15,10 +15,13 @@ use super::seen;
 use super::sweep::{drop_groups, sweep};
 use super::wire::{Wire, generation_of};
 use crate::Outcome;
+use crate::linux::create::random;
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
-/// A collision of two processes costs each a few milliseconds; of eight that all begin, one gets through each time.
-pub(super) const TRIES: usize = 20;
+/// A lost race costs a few milliseconds, and of those who race one gets through each time: whoever loses by chance needs many
+/// tries. With [`pause`] between them these are some seconds.
+pub(super) const TRIES: usize = 200;
 /// So often everything is tried in one transaction that depends on the generation; then step by step.
 const BOUND_TRIES: usize = 3;
 
@@ -63,8 +66,18 @@ pub(super) fn settle(
             Err(failure) if failure.is_passing() && tries < TRIES => {}
             Err(failure) => return Err(failure.into_error()),
         }
+        pause(tries);
         tries += 1;
     }
+}
+
+/// Lets others get through before try number `tries` + 1: of eight who fight for one place, one that tries again at once
+/// each time loses twenty times in a row once in fifteen. The first tries wait for nothing, two who met by chance
+/// won't meet again; later ones a random time of up to 32 ms.
+pub(super) fn pause(tries: usize) {
+    let Some(doubled) = tries.checked_sub(BOUND_TRIES) else { return };
+    let most = 1_000_u64 << doubled.min(5);
+    std::thread::sleep(Duration::from_micros(u64::from(random()) % most));
 }
 
 /// What stands in one table, as far as it matters to one owner.

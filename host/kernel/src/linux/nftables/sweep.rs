@@ -3,10 +3,13 @@
 use super::entry::{GROUP_USE, Table};
 use super::message::Message;
 use super::seen;
-use super::settle::{TRIES, rules_of};
+use super::settle::rules_of;
 use super::wire::{Wire, generation_of};
 use crate::Outcome;
 use std::collections::BTreeSet;
+
+/// Unlike a plan that has to be carried out, this may be given up.
+const TRIES: usize = 20;
 
 /// Deletes those of `groups` that have no element, and the table when no group is left.
 ///
