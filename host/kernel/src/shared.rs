@@ -77,7 +77,8 @@ pub fn ensure_address(kernel: &mut dyn Kernel, link: &LinkInfo, wanted: &Address
         Ok(()) | Err(KernelError::Exists(_)) => {}
         Err(error) => return Err(error.context(format!("could not add IP address to {:?}", link.name))),
     }
-    if let Some(mac) = link.mac {
+    // What it is now: ports may have come since `link` was looked at.
+    if let Some(mac) = kernel.link_info(link.id)?.mac {
         ensure_mac(kernel, link, mac)?;
     }
     Ok(true)

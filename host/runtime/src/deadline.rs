@@ -80,10 +80,10 @@ impl Deadline {
         TICKS.store(0, Ordering::SeqCst);
         let timer = libc::itimerval {
             // Again and again: a signal that comes between a check and the blocking call after it would be lost.
-            it_interval: libc::timeval { tv_sec: 0, tv_usec: libc::suseconds_t::from(TICK) * 1000 },
+            it_interval: libc::timeval { tv_sec: 0, tv_usec: (TICK * 1000).into() },
             it_value: libc::timeval {
-                tv_sec: libc::time_t::try_from(first.as_secs()).unwrap_or(libc::time_t::MAX),
-                tv_usec: libc::suseconds_t::from(i32::try_from(first.subsec_micros()).unwrap_or(0)).max(1),
+                tv_sec: i32::try_from(first.as_secs()).unwrap_or(i32::MAX).into(),
+                tv_usec: i32::try_from(first.subsec_micros()).unwrap_or(0).max(1).into(),
             },
         };
         // SAFETY: a valid itimerval, and no old value is asked for.

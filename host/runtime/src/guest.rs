@@ -26,6 +26,18 @@ pub(crate) struct Guest {
 }
 
 impl Guest {
+    /// What is left in a store whose guest has ended.
+    fn gone(grant: Arc<Grant>) -> Self {
+        Self {
+            session: None,
+            grant,
+            table: ResourceTable::new(),
+            logged: 0,
+            limits: StoreLimits::default(),
+            wasi: None,
+        }
+    }
+
     /// The session.
     ///
     /// # Errors
@@ -109,11 +121,14 @@ where
     store.epoch_deadline_trap();
 
     let outcome = catch_unwind(AssertUnwindSafe(|| {
-        let instance = instance.instantiate(&mut store)?;
-        let function = instance.get_typed_func::<P, (Result<R, types::Failure>,)>(&mut store, &export)?;
+        let started = instance.instantiate(&mut store)?;
+        let function = started.get_typed_func::<P, (Result<R, types::Failure>,)>(&mut store, &export)?;
         function.call(&mut store, parameters)
     }));
-    let guest = store.into_data();
+    let grant = Arc::clone(&store.data().grant);
+    let guest = std::mem::replace(store.data_mut(), Guest::gone(grant));
+    // The process ends with the call and frees all at once: unmapping a guest's memory and code before costs 0.2 ms.
+    std::mem::forget((store, instance));
     finish(guest, outcome)
 }
 

@@ -57,6 +57,8 @@ pub(crate) struct Session {
     created: Vec<LinkId>,
     /// Names of links that were seen.
     names: Vec<(LinkId, String)>,
+    /// Shared links that this call has made sure of, as they were then.
+    ensured: Vec<LinkInfo>,
     /// Intents of this call.
     intended: usize,
     /// Addresses that the attachment holds: what it may have routes and rules for in the host's namespace.
@@ -137,6 +139,7 @@ impl Session {
             journal,
             created: Vec::new(),
             names: Vec::new(),
+            ensured: Vec::new(),
             intended: 0,
             held,
             gateways,
@@ -367,8 +370,39 @@ impl Session {
     }
 
     /// A link that this call made: nothing on it needs an undo of its own.
-    pub(crate) fn remember_created(&mut self, link: LinkId) {
+    pub(crate) fn remember_created(&mut self, link: LinkId, name: &str) {
         self.created.push(link);
+        self.remember_name(link, name);
+    }
+
+    /// Whether this call made the link of this name. Without a question to the kernel, of which each is a tenth of the
+    /// whole attachment's work there.
+    pub(crate) fn has_created(&self, netns: Netns, name: &str) -> bool {
+        let is_it = |(link, known): &&(LinkId, String)| link.netns == netns && known == name;
+        self.names.iter().filter(is_it).any(|(link, _)| self.was_created(*link))
+    }
+
+    /// A link that this call made and removed again: whoever gets its name or index now is somebody else.
+    pub(crate) fn forget_created(&mut self, link: LinkId) {
+        self.created.retain(|id| *id != link);
+        self.names.retain(|(id, _)| *id != link);
+    }
+
+    /// A shared link that this call has made sure of: its guest may change what is shared of it.
+    pub(crate) fn remember_ensured(&mut self, info: LinkInfo) {
+        self.remember_name(info.id, &info.name);
+        self.ensured.push(info);
+    }
+
+    /// The shared link of this index that this call has made sure of, as it was then: of what kind it is does not change,
+    /// its addresses and MAC may.
+    pub(crate) fn ensured(&self, link: LinkId) -> Option<&LinkInfo> {
+        self.ensured.iter().find(|info| info.id == link)
+    }
+
+    /// The same by name.
+    pub(crate) fn has_ensured(&self, netns: Netns, name: &str) -> bool {
+        self.ensured.iter().any(|info| info.id.netns == netns && info.name == name)
     }
 
     /// Whether this call made the link.

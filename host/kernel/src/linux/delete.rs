@@ -127,7 +127,7 @@ fn follow(kernel: &mut LinuxKernel, link: LinkId, events: &mut Socket, pipe: &Ow
 /// Forks the helper; the answer is the end of the pipe that it may write an errno to.
 fn start(kernel: &mut LinuxKernel, link: LinkId) -> Result<(OwnedFd, Pid), ()> {
     let bytes = serialize(delete(link), NLM_F_REQUEST | NLM_F_ACK, 1);
-    let null = kernel.null.as_ref().map(AsRawFd::as_raw_fd);
+    let null = kernel.null();
     // Never shared between two helpers, which would read each other's acknowledgements. In the container there is one
     // for the one link that a CNI call deletes there; a second link is deleted directly.
     let socket = kernel.namespace(link.netns).and_then(Namespace::take_delete).map_err(|_| ())?;
@@ -150,7 +150,7 @@ pub(super) fn close_elsewhere(kernel: &mut LinuxKernel, slow: Vec<OwnedFd>) {
     }
     // Without pipe or process the descriptors are closed here, slowly, when `slow` goes out of scope.
     let Ok((over, open)) = pipe2(OFlag::O_CLOEXEC) else { return };
-    let null = kernel.null.as_ref().map(AsRawFd::as_raw_fd);
+    let null = kernel.null();
     let over_fd = over.as_raw_fd();
     let orders = Orders::new(null, slow.iter().map(AsRawFd::as_raw_fd).chain([over_fd]).collect());
     // SAFETY: `wait_for_end` makes async-signal-safe calls only.

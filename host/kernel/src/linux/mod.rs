@@ -25,7 +25,7 @@ use netns::Namespace;
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
 use nix::unistd::Pid;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 /// What is opened in the container's namespace beside the route socket.
@@ -40,7 +40,7 @@ pub struct Needs {
 pub struct LinuxKernel {
     host: Namespace,
     container: Option<Namespace>,
-    /// /dev/null for helper processes, opened before Landlock may forbid it.
+    /// /dev/null for helper processes, once one was needed.
     null: Option<OwnedFd>,
     /// Helper processes that have not been seen to end.
     helpers: Vec<Pid>,
@@ -75,11 +75,10 @@ impl LinuxKernel {
             }
             None => (None, None),
         };
-        let null = open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty()).ok();
         Ok(Self {
             host,
             container,
-            null,
+            null: None,
             helpers: Vec::new(),
             interrupted: || false,
             host_firewall: None,
@@ -91,6 +90,14 @@ impl LinuxKernel {
     /// Asked whenever a signal interrupts a wait: whether to give up (the deadline of the call has passed).
     pub fn set_interrupted(&mut self, interrupted: fn() -> bool) {
         self.interrupted = interrupted;
+    }
+
+    /// What a helper process has for its standard streams.
+    fn null(&mut self) -> Option<RawFd> {
+        if self.null.is_none() {
+            self.null = open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty()).ok();
+        }
+        self.null.as_ref().map(AsRawFd::as_raw_fd)
     }
 
     fn namespace(&mut self, netns: Netns) -> Outcome<&mut Namespace> {

@@ -12,7 +12,7 @@ use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::SocketAddr;
 use netlink_sys::protocols::NETLINK_ROUTE;
 use nix::errno::Errno;
-use nix::sys::socket::{MsgFlags, recv, send, setsockopt, sockopt};
+use nix::sys::socket::{MsgFlags, send, setsockopt, sockopt};
 use nix::sys::time::TimeVal;
 use std::fmt;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -269,11 +269,12 @@ impl Socket {
     }
 
     fn receive_with(&mut self, flags: MsgFlags, mut each: impl FnMut(&NetlinkHeader, &[u8])) -> Result<(), Refusal> {
-        if self.buffer.is_empty() {
-            self.buffer = vec![0; RECEIVE_BYTES];
-        }
+        // Room, not bytes: most answers are one page, and each page that is touched costs more than a system call.
+        self.buffer.clear();
+        self.buffer.reserve_exact(RECEIVE_BYTES);
         let length = loop {
-            match recv(self.inner.as_raw_fd(), &mut self.buffer, flags | MsgFlags::MSG_TRUNC) {
+            self.buffer.clear();
+            match self.inner.recv(&mut self.buffer, (flags | MsgFlags::MSG_TRUNC).bits()).map_err(|e| errno_of(&e)) {
                 Ok(length) => break length,
                 Err(Errno::EINTR) => {}
                 Err(errno) => return Err(Refusal::unheard(errno)),
@@ -282,7 +283,8 @@ impl Socket {
         let Some(datagram) = self.buffer.get(..length) else {
             // A single object larger than the buffer (a link with hundreds of virtual functions); the reader has
             // MSG_TRUNC to learn how large it was, and the next try fits.
-            self.buffer = vec![0; length.next_power_of_two()];
+            self.buffer.clear();
+            self.buffer.reserve_exact(length.next_power_of_two());
             let text = format!("an answer of {length} bytes");
             return Err(Refusal { text, ..Refusal::unheard(Errno::EMSGSIZE) });
         };

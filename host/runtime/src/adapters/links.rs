@@ -55,7 +55,7 @@ impl Guest {
             |kernel| kernel.create_virtual(&spec, kind),
             |id| Some(delete_undo(&spec, Some(id.index))),
         )?;
-        session.remember_created(id);
+        session.remember_created(id, &name);
         Ok(self.table.push(LinkHandle { id, name, right: Right::Own })?)
     }
 
@@ -101,9 +101,9 @@ impl links::Host for Guest {
             );
             let exists = match made {
                 Ok((first, second)) => {
-                    session.remember_created(first);
-                    session.remember_created(second);
                     let name = |end: &DeviceSpec| end.name.clone().unwrap_or_default();
+                    session.remember_created(first, &name(&a));
+                    session.remember_created(second, &name(&b));
                     let first = self.table.push(LinkHandle { id: first, name: name(&a), right: Right::Own })?;
                     let second = self.table.push(LinkHandle { id: second, name: name(&b), right: Right::Own })?;
                     return Ok((first, second));
@@ -282,6 +282,7 @@ impl links::Host for Guest {
             )));
         }
         session.change(|kernel| kernel.delete_link(link.id))?;
+        session.forget_created(link.id);
         session.taken_back(|undo| match undo {
             Undo::DeleteLink { side: at, index, name } => {
                 crate::session::netns(*at) == link.id.netns

@@ -18,11 +18,14 @@ fn note(session: &mut Session, plugin: &str, what: String) -> Answer<()> {
 }
 
 impl Guest {
-    /// A bridge that policy lets the guest change, fresh from the kernel.
+    /// A bridge that policy lets the guest change, as it was when this call made sure of it or as it is now.
     fn shared_bridge(&mut self, l: &Resource<LinkHandle>, what: &str) -> Answer<LinkInfo> {
         let link = parse::link(&self.table, l, Right::Change, what)?;
         let session = self.session()?;
         session.may_make()?;
+        if let Some(info) = session.ensured(link.id) {
+            return Ok(info.clone());
+        }
         let info = session.kernel()?.link_info(link.id)?;
         if link.right == Right::Change && !is_shared(&info) {
             return Err(Refusal::denied(format!("{what} {:?}: it is no bridge", info.name)));
@@ -38,6 +41,9 @@ impl Guest {
         let (session, _, grant) = self.parts()?;
         let parts = parse::sysctl(key)?;
         let [_, "conf" | "neigh", name, _] = parts.as_slice() else { return Ok(false) };
+        if session.has_ensured(netns, name) {
+            return Ok(true);
+        }
         match session.kernel()?.link_by_name(netns, name) {
             Ok(info) => Ok(is_shared(&info) && session.right(&info, grant) >= Some(Right::Change)),
             Err(_) => Ok(false),
@@ -73,7 +79,7 @@ impl shared::Host for Guest {
         if made {
             note(session, &plugin, format!("bridge {name}"))?;
         }
-        session.remember_name(info.id, &info.name);
+        session.remember_ensured(info.clone());
         let right = if spec.netns == Netns::Host { Right::Change } else { Right::Own };
         Ok(self.table.push(LinkHandle { id: info.id, name: info.name, right })?)
     }
@@ -119,10 +125,12 @@ impl shared::Host for Guest {
     fn ensure_mac(&mut self, l: Resource<LinkHandle>, mac: String) -> Answer<()> {
         let info = self.shared_bridge(&l, "set the MAC of")?;
         let mac = parse::mac(&mac)?;
-        if info.mac == Some(mac) {
+        let session = self.session()?;
+        // A bridge takes the lowest MAC of its ports until it is given one: what it was may be another by now.
+        if session.kernel()?.link_info(info.id)?.mac == Some(mac) {
             return Ok(());
         }
-        self.session()?.change(|kernel| sandwire_kernel::shared::ensure_mac(kernel, &info, mac))
+        session.change(|kernel| sandwire_kernel::shared::ensure_mac(kernel, &info, mac))
     }
 
     fn ensure_vlan_port(&mut self, bridge: Resource<LinkHandle>, vlan: u16) -> Answer<Resource<LinkHandle>> {
