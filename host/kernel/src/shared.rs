@@ -111,30 +111,47 @@ pub fn ensure_vlan_port(
     vlan: u16,
 ) -> Outcome<(LinkInfo, bool)> {
     match kernel.link_by_name(bridge.id.netns, name) {
-        Ok(info) if info.kind == "veth" => return Ok((info, false)),
-        Ok(_) => return Err(KernelError::Conflict(format!("{name:?} already exists but is not a veth"))),
+        Ok(info) => return finish_vlan_port(kernel, info, vlan).map(|info| (info, false)),
         Err(KernelError::NotFound(_)) => {}
         Err(error) => return Err(error),
     }
+    // Not up before it has its VLAN: who is killed in between leaves a pair that carries nothing, and that the next one
+    // can tell from a finished one.
     let mut outer = DeviceSpec::new(bridge.id.netns);
     outer.name = Some(name.to_owned());
     outer.mtu = Some(bridge.mtu);
-    outer.up = true;
     let mut port = DeviceSpec::new(bridge.id.netns);
     port.mtu = Some(bridge.mtu);
     port.master = Some(bridge.id);
     port.up = true;
     match kernel.create_veth(&outer, &port) {
-        Ok((outer, port)) => {
-            let vlans = [crate::PortVlan { first: vlan, last: vlan, pvid: true, untagged: true }];
-            if let Err(error) = kernel.set_port_vlans(port, &vlans) {
-                // Without its VLAN it would be a hole between VLANs.
+        Ok((outer, _)) => {
+            let finished = kernel.link_info(outer).and_then(|info| finish_vlan_port(kernel, info, vlan));
+            if finished.is_err() {
                 kernel.delete_link(outer)?;
-                return Err(error);
             }
-            Ok((kernel.link_info(outer)?, true))
+            Ok((finished?, true))
         }
-        Err(KernelError::Exists(_)) => Ok((kernel.link_by_name(bridge.id.netns, name)?, false)),
+        // Another pod's ADD was faster.
+        Err(KernelError::Exists(_)) => {
+            let info = kernel.link_by_name(bridge.id.netns, name)?;
+            Ok((finish_vlan_port(kernel, info, vlan)?, false))
+        }
         Err(error) => Err(error),
     }
+}
+
+/// Gives the other end of a VLAN's gateway its VLAN and brings it into service, unless that was done.
+fn finish_vlan_port(kernel: &mut dyn Kernel, outer: LinkInfo, vlan: u16) -> Outcome<LinkInfo> {
+    if outer.kind != "veth" {
+        return Err(KernelError::Conflict(format!("{:?} already exists but is not a veth", outer.name)));
+    }
+    if outer.up {
+        return Ok(outer);
+    }
+    let port = kernel.veth_peer(outer.id)?;
+    let vlans = [crate::PortVlan { first: vlan, last: vlan, pvid: true, untagged: true }];
+    kernel.set_port_vlans(port.id, &vlans)?;
+    kernel.change_link(outer.id, &LinkChanges { up: Some(true), ..LinkChanges::default() })?;
+    kernel.link_info(outer.id)
 }

@@ -217,7 +217,10 @@ fn bridges_and_other_kinds() {
         let parent = match dummy {
             Ok(dummy) => dummy,
             // The module is not in every kernel; a veth serves as a parent too.
-            Err(KernelError::Unsupported(_)) => pair(kernel, "veth9").0,
+            Err(KernelError::Unsupported(text)) => {
+                lacks(&text);
+                pair(kernel, "veth9").0
+            }
             Err(error) => panic!("{error}"),
         };
         // A link is either macvlan's or ipvlan's.
@@ -244,7 +247,7 @@ fn bridges_and_other_kinds() {
                     kernel.delete_link(link).unwrap();
                     not_found(kernel.link_info(link));
                 }
-                Err(KernelError::Unsupported(text)) => println!("this kernel has no {name}: {text}"),
+                Err(KernelError::Unsupported(text)) => lacks(&text),
                 Err(error) => panic!("{name}: {error}"),
             }
         }

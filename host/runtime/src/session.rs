@@ -94,6 +94,11 @@ fn is_a_pods_veth(name: &str) -> bool {
     name.strip_prefix("veth").is_some_and(|hex| hex.len() == 8 && hex.bytes().all(|b| b.is_ascii_hexdigit()))
 }
 
+/// The bridge whose gateway in a VLAN has this name ("BRIDGE.VLAN", `shared.ensure-vlan-port`).
+pub(crate) fn bridge_of_vlan_port(name: &str) -> Option<&str> {
+    name.rsplit_once('.').filter(|(_, vlan)| vlan.parse::<u16>().is_ok()).map(|(bridge, _)| bridge)
+}
+
 /// Where an operation is, as the journal writes it.
 pub(crate) fn side(netns: Netns) -> Side {
     match netns {
@@ -495,6 +500,11 @@ impl Session {
             Netns::Host if self.in_journal(info) => Some(Right::Own),
             Netns::Host => {
                 let listed = if matches_any(&grant.links.change, &info.name) {
+                    Some(Right::Change)
+                } else if info.kind == "veth"
+                    && bridge_of_vlan_port(&info.name).is_some_and(|bridge| matches_any(&grant.links.change, bridge))
+                {
+                    // Who may make it (`ensure-vlan-port` asks for the bridge alone) must find it again in CHECK.
                     Some(Right::Change)
                 } else if matches_any(&grant.links.use_, &info.name) {
                     Some(Right::Use)

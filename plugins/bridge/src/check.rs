@@ -2,6 +2,8 @@
 
 use crate::Bridge;
 use crate::config::Config;
+use crate::vlan;
+use sandwire_plugin::host::bridging::{self, Vlan};
 use sandwire_plugin::verify::{self, Place};
 use sandwire_plugin::{Call, Check, CniResult, Failure, Interface, Link, Netns, OrFail, host};
 
@@ -24,7 +26,11 @@ impl Check for Bridge {
             )));
         }
         let link = container_interface(&container, &inside)?;
-        port(&node, &result, &config, &inside, &link)?;
+        let port = port(&node, &result, &config, &inside, &link)?;
+        if config.filters_vlans() {
+            vlans(&config, &port)?;
+            vlan_gateway(&node, &result, &config)?;
+        }
         verify::addresses(&container, &link, call.ifname(), &result.ips)?;
         verify::routes(&container, &result.routes)
     }
@@ -56,6 +62,9 @@ fn bridge(node: &Netns, expected: &Interface, config: &Config) -> Result<(), Fai
             expected.name, config.promisc_mode
         )));
     }
+    if config.filters_vlans() && info.fact("bridge.vlan-filtering") != Some("true") {
+        return Err(Failure::internal(["Bridge interface ", &expected.name, " does not filter VLANs"].concat()));
+    }
     Ok(())
 }
 
@@ -75,11 +84,10 @@ fn container_interface(container: &Netns, expected: &Interface) -> Result<Link, 
 
 /// The one interface of the result that is the other end of the container's and a port of the bridge. Others are
 /// somebody else's in the chain and may be anything.
-fn port(node: &Netns, result: &CniResult, config: &Config, inside: &Interface, link: &Link) -> Result<(), Failure> {
-    let peer = link
-        .peer()
-        .and_then(|peer| peer.info())
-        .or_fail(["Unable to obtain veth peer index for veth ", &inside.name].concat())?;
+fn port(node: &Netns, result: &CniResult, config: &Config, inside: &Interface, link: &Link) -> Result<Link, Failure> {
+    let context = || ["Unable to obtain veth peer index for veth ", &inside.name].concat();
+    let port = link.peer().or_fail(context())?;
+    let peer = port.info().or_fail(context())?;
     let mut missing = None;
     for expected in &result.interfaces {
         if expected.name == config.bridge || expected.name == inside.name {
@@ -96,7 +104,7 @@ fn port(node: &Netns, result: &CniResult, config: &Config, inside: &Interface, l
             continue;
         }
         if verify::mac_matches(expected, &info) {
-            return Ok(());
+            return Ok(port);
         }
         return Err(Failure::internal(
             ["Interface ", &expected.name, " Mac doesn't match: ", mac(expected), " not found"].concat(),
@@ -105,4 +113,43 @@ fn port(node: &Netns, result: &CniResult, config: &Config, inside: &Interface, l
     Err(missing.unwrap_or_else(|| {
         Failure::internal(["CNI veth created for bridge ", &config.bridge, " was not found"].concat())
     }))
+}
+
+/// The VLANs of the container's port: what `vlan` and `vlanTrunk` say, and no other unless the default one was to stay.
+fn vlans(config: &Config, port: &Link) -> Result<(), Failure> {
+    match vlan::of_port(&[], config.vlan_id(), &config.trunk()?) {
+        Some(wanted) => has_vlans(port, &wanted, !config.preserve_default_vlan),
+        None => Ok(()),
+    }
+}
+
+/// The gateway of the VLAN, if this ADD needed one. Its port may have more VLANs: the reference leaves it the bridge's
+/// default one, and either uses what the other made.
+fn vlan_gateway(node: &Netns, result: &CniResult, config: &Config) -> Result<(), Failure> {
+    let name = [config.bridge.as_str(), ".", &config.vlan_id().to_string()].concat();
+    let Some(expected) = result.interfaces.iter().find(|interface| interface.name == name) else { return Ok(()) };
+    let (link, info) = verify::interface(node, expected, Place::Host)?;
+    if !verify::mac_matches(expected, &info) {
+        return Err(Failure::internal(
+            ["Interface ", &name, " Mac doesn't match: ", mac(expected), " not found"].concat(),
+        ));
+    }
+    let context = || ["Unable to obtain veth peer index for veth ", &name].concat();
+    let port = link.peer().or_fail(context())?;
+    if port.info().or_fail(context())?.master.as_deref() != Some(config.bridge.as_str()) {
+        return Err(Failure::internal(["Interface ", &name, " is not connected to bridge ", &config.bridge].concat()));
+    }
+    has_vlans(&port, &[vlan::access(config.vlan_id())], false)
+}
+
+fn has_vlans(port: &Link, wanted: &[Vlan], exactly: bool) -> Result<(), Failure> {
+    let name = port.info()?.name;
+    let present = bridging::get_vlans(port).or_fail(["could not list the VLANs of port ", &name].concat())?;
+    match vlan::difference(&present, wanted, exactly) {
+        None => Ok(()),
+        Some(difference) => Err(Failure::internal(format!(
+            "VLAN {} of port {name} doesn't match: configured {}, current state {}",
+            difference.id, difference.wanted, difference.present
+        ))),
+    }
 }

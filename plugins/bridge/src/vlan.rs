@@ -105,6 +105,38 @@ pub(crate) fn of_port(present: &[Vlan], access: u16, trunk: &Vlans) -> Option<Ve
     Some(list)
 }
 
+/// The VLAN of frames without a tag.
+pub(crate) fn access(id: u16) -> Vlan {
+    Vlan { first: id, last: id, pvid: true, untagged: true }
+}
+
+/// A VLAN that a port has otherwise than it should.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Difference {
+    pub(crate) id: u16,
+    pub(crate) wanted: &'static str,
+    pub(crate) present: &'static str,
+}
+
+/// The first VLAN that differs; `exactly`: one that is not wanted must not be there.
+pub(crate) fn difference(present: &[Vlan], wanted: &[Vlan], exactly: bool) -> Option<Difference> {
+    IDS.map(|id| Difference { id, wanted: role(wanted, id), present: role(present, id) })
+        .find(|vlan| vlan.wanted != vlan.present && (exactly || vlan.wanted != NONE))
+}
+
+const NONE: &str = "none";
+
+/// What a VLAN is to a port, in the words of `bridge vlan`.
+fn role(list: &[Vlan], id: u16) -> &'static str {
+    match list.iter().find(|range| (range.first..=range.last).contains(&id)) {
+        None => NONE,
+        Some(Vlan { pvid: true, untagged: true, .. }) => "pvid untagged",
+        Some(Vlan { pvid: true, .. }) => "pvid tagged",
+        Some(Vlan { untagged: true, .. }) => "untagged",
+        Some(_) => "tagged",
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -155,6 +187,25 @@ mod tests {
             (&default, 7, &none, "1-1 untagged, 7-7 pvid untagged"),
         ] {
             assert_eq!(text(of_port(present, access, trunk)), wanted);
+        }
+    }
+
+    #[test]
+    fn the_first_difference() {
+        let vlan = |first, last| Vlan { first, last, pvid: false, untagged: false };
+        let wanted = [vlan(7, 9), access(100)];
+        let difference = |present: &[Vlan], exactly| {
+            difference(present, &wanted, exactly).map(|d| format!("{}: {}, {}", d.id, d.wanted, d.present))
+        };
+        assert_eq!(difference(&[vlan(7, 7), vlan(8, 9), access(100)], true), None);
+        for (present, exactly, seen) in [
+            (vec![vlan(7, 8), access(100)], false, Some("9: tagged, none")),
+            (vec![vlan(7, 9), vlan(100, 100)], true, Some("100: pvid untagged, tagged")),
+            (vec![access(1), vlan(7, 9), access(100)], true, Some("1: none, pvid untagged")),
+            (vec![access(1), vlan(7, 9), access(100)], false, None),
+            (vec![vlan(7, 9), Vlan { pvid: false, ..access(100) }], true, Some("100: pvid untagged, untagged")),
+        ] {
+            assert_eq!(difference(&present, exactly).as_deref(), seen);
         }
     }
 }

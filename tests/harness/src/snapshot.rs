@@ -136,8 +136,18 @@ impl Snapshot {
         let [links, routes, rules, neighbours] = batch(node, place)?;
         let ifname = |value: &Value| value.get("ifname").and_then(Value::as_str).unwrap_or_default().to_owned();
         let kind = |link: &Value| link.pointer("/linkinfo/info_kind").and_then(Value::as_str).map(str::to_owned);
-        let bridges: BTreeSet<String> =
+        let mut bridges: BTreeSet<String> =
             links.iter().filter(|link| kind(link).as_deref() == Some("bridge")).map(ifname).collect();
+        // A bridge's gateway in a VLAN is a veth "BRIDGE.VLAN" and its other end, a port of the bridge.
+        for link in links.iter().filter(|link| kind(link).as_deref() == Some("veth")) {
+            let name = ifname(link);
+            let bridge =
+                name.rsplit_once('.').filter(|(_, vlan)| vlan.parse::<u16>().is_ok()).map(|(bridge, _)| bridge);
+            if bridge.is_some_and(|bridge| bridges.contains(bridge)) {
+                bridges.extend(link.get("link").and_then(Value::as_str).map(str::to_owned));
+                bridges.insert(name);
+            }
+        }
         let of_bridge = |value: &Value, key: &str| {
             value.get(key).and_then(Value::as_str).is_some_and(|device| bridges.contains(device))
         };

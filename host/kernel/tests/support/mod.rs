@@ -104,3 +104,10 @@ pub fn inside<T: Send>(netns: &OwnedFd, body: impl FnOnce() -> T + Send) -> T {
             .unwrap()
     })
 }
+
+/// `SANDWIRE_KERNEL=full` says that this kernel has everything (`tests/vm`): there nothing may be taken for lacking.
+pub fn lacks(what: &str) {
+    let full = std::env::var_os("SANDWIRE_KERNEL").is_some_and(|value| value == "full");
+    assert!(!full, "SANDWIRE_KERNEL=full, but: {what}");
+    println!("this kernel lacks something: {what}");
+}

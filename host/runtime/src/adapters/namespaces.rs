@@ -5,6 +5,7 @@ use crate::bindings::{container_netns, host_netns, namespaces};
 use crate::guest::Guest;
 use crate::handles::{LinkHandle, NetnsHandle, Right};
 use crate::refusal::{Answer, Refusal};
+use crate::session::bridge_of_vlan_port;
 use sandwire_kernel::{LinkInfo, Netns};
 use wasmtime::component::Resource;
 
@@ -88,6 +89,10 @@ impl namespaces::HostLink for Guest {
         // The host end of the pod's own veth is the attachment's, whoever made the pair.
         let right = match (link.right, link.id.netns, peer.id.netns) {
             (Right::Own, Netns::Container, Netns::Host) => Some(Right::Own),
+            // So is the port of a VLAN's gateway the bridge's.
+            (Right::Change, Netns::Host, Netns::Host) if bridge_of_vlan_port(&link.name).is_some() => {
+                session.right(&peer, grant).or(Some(Right::See))
+            }
             _ => session.right(&peer, grant),
         };
         let right = right.ok_or_else(|| Refusal::not_found(format!("the peer of link {:?} not found", link.name)))?;

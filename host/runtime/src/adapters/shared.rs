@@ -5,7 +5,7 @@ use crate::bindings::{shared, types};
 use crate::guest::Guest;
 use crate::handles::{LinkHandle, NetnsHandle, Right};
 use crate::refusal::{Answer, Refusal};
-use crate::session::Session;
+use crate::session::{Session, bridge_of_vlan_port};
 use sandwire_kernel::{BridgeSpec, LinkChanges, LinkInfo, Netns};
 use sandwire_policy::matches_any;
 use sandwire_state::journal::Undo;
@@ -54,11 +54,7 @@ impl Guest {
 /// Physical devices and other pods' links are not what attachments share, whatever a wide pattern says. A bridge is, and
 /// the veth of a bridge's VLAN.
 fn is_shared(info: &LinkInfo) -> bool {
-    info.kind == "bridge" || is_vlan_port(info)
-}
-
-fn is_vlan_port(info: &LinkInfo) -> bool {
-    info.kind == "veth" && info.name.rsplit_once('.').is_some_and(|(_, vlan)| vlan.parse::<u16>().is_ok())
+    info.kind == "bridge" || (info.kind == "veth" && bridge_of_vlan_port(&info.name).is_some())
 }
 
 impl shared::Host for Guest {

@@ -120,7 +120,9 @@ fn look(bench: &mut Bench<'_>, place: &str, wanted: &Value) -> Result<()> {
         None if place == "host" => Place::Host,
         None => bail!("{place:?} is neither host, pod P, files nor agent"),
     };
-    for (name, wanted) in wanted {
+    // What must not be there last: it may use names that what is there binds, and an unbound one is anything.
+    let (absent, present): (Vec<_>, Vec<_>) = wanted.iter().partition(|(name, _)| name.starts_with('!'));
+    for (name, wanted) in present.into_iter().chain(absent) {
         if name == "sysctl" {
             look_at_sysctls(bench, &at, wanted)?;
             continue;

@@ -38,6 +38,13 @@ fn every_plugin_has_cases_and_a_test() {
     }
 }
 
+/// The virtual machine's lane runs these and nothing else of the cases.
+#[test]
+fn some_cases_need_another_kernel() {
+    let all = cases::plugins().unwrap().into_iter().flat_map(|plugin| cases::of_plugin(&plugin).unwrap());
+    assert!(all.filter(cases::Case::needs_kernel).count() > 0);
+}
+
 /// A hostile or conformance component that no test calls proves nothing.
 #[test]
 fn every_guest_has_a_test() {

@@ -10,3 +10,4 @@ mod components;
 mod ctl;
 mod interop;
 mod runner;
+mod vlan;
