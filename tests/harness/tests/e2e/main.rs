@@ -4,9 +4,11 @@
 mod bad_input;
 mod calls;
 mod cases;
+mod check;
 mod cnitool;
 mod common;
 mod components;
 mod ctl;
+mod del;
 mod interop;
 mod runner;
