@@ -173,8 +173,8 @@ impl Comparison<'_> {
 
     fn links(&mut self) {
         for (name, link) in &self.observed.host.links {
-            let shared = link.kind == "bridge"
-                && (name.starts_with("evpn---") || NETWORKS.iter().any(|net| net.bridge == name));
+            let shared =
+                link.kind == "bridge" && (name.starts_with("evpn---") || NETWORKS.iter().any(|net| net.bridge == name));
             if name != "lo" && !shared && !(link.kind == "veth" && self.may_be(name)) {
                 self.found.push(format!("the link {name} ({}) is left", link.kind));
             }
@@ -200,7 +200,10 @@ impl Comparison<'_> {
         }
         for attachment in &self.model.foreign {
             if self.observed.inside(attachment).is_none_or(|link| link.kind == "veth") {
-                self.found.push(format!("the interface {} that somebody made in pod {} is gone", attachment.ifname, attachment.pod));
+                self.found.push(format!(
+                    "the interface {} that somebody made in pod {} is gone",
+                    attachment.ifname, attachment.pod
+                ));
             }
         }
     }

@@ -134,7 +134,8 @@ fn link(message: &LinkMessage) -> (String, Link) {
 /// None for a link-local one.
 fn address(message: &AddressMessage) -> Option<String> {
     // IFA_LOCAL is the link's own where there is a peer, which IFA_ADDRESS then is (linux/if_addr.h).
-    let local = message.attributes.iter().find_map(|a| if let AddressAttribute::Local(ip) = a { Some(ip) } else { None });
+    let local =
+        message.attributes.iter().find_map(|a| if let AddressAttribute::Local(ip) = a { Some(ip) } else { None });
     let plain =
         message.attributes.iter().find_map(|a| if let AddressAttribute::Address(ip) = a { Some(ip) } else { None });
     let ip = local.or(plain)?;

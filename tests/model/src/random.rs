@@ -43,7 +43,14 @@ mod tests {
 
     #[test]
     fn a_seed_is_a_sequence() {
-        let take = |seed| std::iter::repeat_with({ let mut r = Random::new(seed); move || r.next() }).take(4).collect::<Vec<_>>();
+        let take = |seed| {
+            std::iter::repeat_with({
+                let mut r = Random::new(seed);
+                move || r.next()
+            })
+            .take(4)
+            .collect::<Vec<_>>()
+        };
         assert_eq!(take(1), take(1));
         assert_ne!(take(1), take(2));
         // The published first output for seed 1234567.

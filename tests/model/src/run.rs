@@ -47,9 +47,9 @@ pub fn random(seed: u64, steps: usize, time: Duration) -> Result<Report> {
             script.push(step);
             report.steps += 1;
             let Some(step) = script.last() else { break };
-            if let Err(error) = world.step(step) {
+            if let Err(error) = world.step(step).with_context(|| step.to_string()) {
                 drop(world);
-                return Err(shorter(&script, &format!("{error:#}")))
+                return Err(shorter(&script, &error))
                     .with_context(|| format!("MODEL_SEED={seed}, after {} steps", report.steps));
             }
         }
@@ -59,7 +59,7 @@ pub fn random(seed: u64, steps: usize, time: Duration) -> Result<Report> {
                 calls.into_iter().for_each(|(verb, count)| *report.calls.entry(verb).or_default() += count);
             }
             Err(error) => {
-                return Err(shorter(&script, &format!("{error:#}")))
+                return Err(shorter(&script, &error))
                     .with_context(|| format!("MODEL_SEED={seed}, at the end of a script"));
             }
         }
@@ -79,20 +79,29 @@ pub fn script(steps: &[Step]) -> Result<()> {
     world.end().map(drop).context("the end")
 }
 
-fn shorter(steps: &[Step], first: &str) -> anyhow::Error {
+/// What a failure is about, without names and numbers: a shorter script must fail for the same reason.
+fn about(error: &anyhow::Error) -> String {
+    let text = error.root_cause().to_string();
+    let words =
+        text.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.contains(|c: char| c.is_ascii_digit()));
+    words.filter(|word| word.len() > 2).take(6).collect::<Vec<_>>().join(" ")
+}
+
+fn shorter(steps: &[Step], first: &anyhow::Error) -> anyhow::Error {
     let until = Instant::now() + SHRINKING;
     let mut last = None;
     let short = shrink(
         steps,
         || Instant::now() < until,
         |steps| {
-            let failed = (0..TRIES).find_map(|_| script(steps).err());
+            let same = |error: &anyhow::Error| about(error) == about(first);
+            let failed = (0..TRIES).find_map(|_| script(steps).err().filter(same));
             let fails = failed.is_some();
             last = failed.map(|error| format!("{error:#}")).or(last.take());
             fails
         },
     );
-    let mut text = format!("it failed so:\n{first}\n");
+    let mut text = format!("it failed so:\n{first:#}\n");
     match last {
         Some(how) => {
             let _ = write!(text, "\nthe shortest script that fails ({} of {} steps):\n", short.len(), steps.len());

@@ -2,7 +2,11 @@
 //! Failure-Inducing Input", 2002): without this chunk, and that one, in smaller and smaller chunks.
 
 /// The shortest of the scripts that were tried and failed. `fails` runs one; it is asked until `goes_on` says no.
-pub(crate) fn shrink<T: Clone>(script: &[T], mut goes_on: impl FnMut() -> bool, mut fails: impl FnMut(&[T]) -> bool) -> Vec<T> {
+pub(crate) fn shrink<T: Clone>(
+    script: &[T],
+    mut goes_on: impl FnMut() -> bool,
+    mut fails: impl FnMut(&[T]) -> bool,
+) -> Vec<T> {
     let mut best = script.to_vec();
     let mut chunk = best.len().div_ceil(2);
     while chunk > 0 {
@@ -15,8 +19,12 @@ pub(crate) fn shrink<T: Clone>(script: &[T], mut goes_on: impl FnMut() -> bool, 
             }
             let end = best.len() - at;
             let start = end.saturating_sub(chunk);
-            let shorter: Vec<T> =
-                best.iter().enumerate().filter(|(n, _)| !(start..end).contains(n)).map(|(_, step)| step.clone()).collect();
+            let shorter: Vec<T> = best
+                .iter()
+                .enumerate()
+                .filter(|(n, _)| !(start..end).contains(n))
+                .map(|(_, step)| step.clone())
+                .collect();
             if shorter.len() < best.len() && fails(&shorter) {
                 best = shorter;
                 cut = true;

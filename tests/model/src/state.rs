@@ -191,8 +191,10 @@ impl Model {
             return Wanted::Fails;
         }
         let (surely, at_most) = self.taken(net);
-        let stale =
-            self.states.iter().any(|(attachment, state)| attachment.net == *net && matches!(state, State::Stale { .. }));
+        let stale = self
+            .states
+            .iter()
+            .any(|(attachment, state)| attachment.net == *net && matches!(state, State::Stale { .. }));
         match net.addresses {
             0 => Wanted::Succeeds,
             size if surely >= size => Wanted::Fails,
@@ -225,7 +227,8 @@ impl Model {
     /// What a result promises.
     pub fn promised(&mut self, attachment: Attachment, result: &Value) -> Up {
         let interfaces = result.get("interfaces").and_then(Value::as_array).into_iter().flatten();
-        let mut names = interfaces.filter(|interface| interface.get("sandbox").is_none()).filter_map(|i| i["name"].as_str());
+        let mut names =
+            interfaces.filter(|interface| interface.get("sandbox").is_none()).filter_map(|i| i["name"].as_str());
         let host_end = names.find(|name| name.starts_with("veth")).map(str::to_owned);
         if let Some(name) = &host_end {
             self.host_ends.insert(name.clone(), attachment);

@@ -66,7 +66,14 @@ impl World {
     /// When the agent can't be started.
     pub fn restart_agent(&mut self) -> Result<()> {
         drop(self.agent.take());
-        let agent = Agent::tcp(&self.node, "127.0.0.1:8082")?;
+        let started = Instant::now();
+        // A program that another thread is just starting has our descriptors until it is executed, the old listener too.
+        let agent = loop {
+            match Agent::tcp(&self.node, "127.0.0.1:8082") {
+                Err(_) if started.elapsed() < Duration::from_secs(5) => std::thread::sleep(Duration::from_millis(5)),
+                agent => break agent?,
+            }
+        };
         if self.model.agent != sandwire_harness::agent::Mode::Ok {
             agent.set(self.model.agent.clone())?;
         }
@@ -111,7 +118,8 @@ impl World {
     pub fn end(mut self) -> Result<BTreeMap<&'static str, usize>> {
         self.step(&Step::Agent(sandwire_harness::agent::Mode::Ok))?;
         for attachment in Attachment::all() {
-            self.step(&Step::Call(Call { verb: Verb::Del, attachment })).with_context(|| format!("del {attachment}"))?;
+            self.step(&Step::Call(Call { verb: Verb::Del, attachment }))
+                .with_context(|| format!("del {attachment}"))?;
         }
         let differences = self.differences(true)?;
         let mut left = self.node.snapshot()?.attachments_since(&self.before);
@@ -143,7 +151,8 @@ impl World {
             }
             Step::AgentRestart => {
                 self.restart_agent()?;
-                self.node.sh("ip -br link show type bridge | grep -o '^evpn---[0-9a-f]*' | xargs -r -n 1 ip link del")?;
+                self.node
+                    .sh("ip -br link show type bridge | grep -o '^evpn---[0-9a-f]*' | xargs -r -n 1 ip link del")?;
                 self.model.agent_restarted();
                 Ok(())
             }
@@ -290,7 +299,7 @@ impl World {
             match (call.verb, outcome.exit) {
                 (Verb::Del, _) => outcome.done()?,
                 (Verb::Add, Some(0)) => added.push(outcome.result()?),
-                _ => drop(outcome.error()?),
+                _ => ended_as(Wanted::Either, outcome)?,
             }
         }
         let deleted = calls.iter().any(|call| call.verb == Verb::Del);
