@@ -18,7 +18,7 @@ use wasmtime::component::Component;
 /// `sandwirectl apply` switches while it runs.
 #[derive(Debug, Clone)]
 pub(crate) struct Generation {
-    directory: Arc<OwnedFd>,
+    directory: Result<Arc<OwnedFd>, Error>,
 }
 
 fn error(code: u32, msg: String, details: impl Into<String>) -> Error {
@@ -62,16 +62,18 @@ impl Generation {
             )
         })?;
         trusted(&directory, SFlag::S_IFDIR, "the directory of compiled components")?;
-        Ok(Self { directory: Arc::new(directory) })
+        Ok(Self { directory: Ok(Arc::new(directory)) })
     }
 
-    fn open_file(&self, name: &str) -> nix::Result<OwnedFd> {
-        openat(
-            &*self.directory,
-            name,
-            OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK,
-            Mode::empty(),
-        )
+    /// None that can be used, and why: for DEL, which undoes what the journal says without any plugin.
+    pub(crate) fn unusable(why: Error) -> Self {
+        Self { directory: Err(why) }
+    }
+
+    fn open_file(&self, name: &str) -> Result<nix::Result<OwnedFd>, Error> {
+        let directory = self.directory.as_ref().map_err(Clone::clone)?;
+        let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
+        Ok(openat(&**directory, name, flags, Mode::empty()))
     }
 
     /// The grant of a plugin; `None` when the generation has no plugin of this name.
@@ -83,7 +85,7 @@ impl Generation {
             return Ok(None);
         }
         let what = format!("the compiled policy of plugin {plugin:?}");
-        let file = match self.open_file(&format!("{plugin}.json")) {
+        let file = match self.open_file(&format!("{plugin}.json"))? {
             Ok(file) => file,
             Err(nix::errno::Errno::ENOENT) => return Ok(None),
             Err(e) => return Err(error(code::COMPONENT_UNTRUSTED, format!("could not open {what}"), e.desc())),
@@ -115,7 +117,7 @@ impl Generation {
         if grant.compiled.contains('/') {
             return Err(error(code::COMPONENT_UNTRUSTED, format!("{what} has a path for a name"), ""));
         }
-        let file = self.open_file(&grant.compiled).map_err(|e| {
+        let file = self.open_file(&grant.compiled)?.map_err(|e| {
             let code = if e == nix::errno::Errno::ENOENT { code::COMPONENT_MISSING } else { code::COMPONENT_UNTRUSTED };
             error(
                 code,

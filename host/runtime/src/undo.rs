@@ -211,10 +211,23 @@ pub(crate) fn call_back(session: &Session, plugin: &str, name: &str, call: &endp
         return Fate::Later(format!("policy no longer gives plugin {plugin:?} the endpoint {name:?}"));
     };
     match endpoint::send(name, &endpoint, call, session.deadline.left().max(std::time::Duration::from_secs(2))) {
+        Ok(reply) if (200..300).contains(&reply.status) && !speaks_to(call, &reply) => Fate::Later(format!(
+            "what answers at agent {name:?} speaks no JSON: {} to {} {}",
+            reply.status, call.method, call.path
+        )),
         Ok(reply) if (200..300).contains(&reply.status) || done.contains(&reply.status) => Fate::Undone,
         Ok(reply) => Fate::Later(format!("agent {name:?} answered {} to {} {}", reply.status, call.method, call.path)),
         Err(fault) => Fate::Later(fault.text().to_owned()),
     }
+}
+
+/// Whether an answer fits its call. A page with status 200 to a call in JSON comes from something else on the agent's
+/// port, while the agent is down: the attachment would stay in the agent for ever.
+fn speaks_to(call: &endpoint::Call<'_>, reply: &endpoint::Reply) -> bool {
+    let json = |value: &str| value.to_ascii_lowercase().starts_with("application/json");
+    let asked = call.headers.iter().any(|(key, value)| key.eq_ignore_ascii_case("content-type") && json(value));
+    let text = reply.body.trim();
+    !asked || text.is_empty() || serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok()
 }
 
 /// The text of a refusal, for reports.

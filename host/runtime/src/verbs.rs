@@ -54,7 +54,9 @@ pub fn run(call: &Invocation, plugin: &str, environment: &[(String, String)]) ->
     let limits = grant.as_ref().map(|grant| grant.limits.clone()).unwrap_or_default();
     let deadline = arm(&limits)?;
     let container = container(call)?;
-    let mut session = open(call, plugin, generation?, grant.as_ref().ok(), deadline, container.as_ref(), environment)?;
+    // Only DEL comes here without one.
+    let generation = generation.unwrap_or_else(Generation::unusable);
+    let mut session = open(call, plugin, generation, grant.as_ref().ok(), deadline, container.as_ref(), environment)?;
     if call.command == Command::Gc {
         return collect(session, &grant?, call).map(|()| String::new());
     }

@@ -16,7 +16,7 @@ use sandwire_plugin::host::{self, firewall, links, shared};
 use sandwire_plugin::{
     Address, Call, Check, CniResult, Failure, Gc, IpConfig, Link, Netns, NetworkCall, OrFail, OrGone, Plugin, Status,
 };
-use sandwire_plugin::{Attachment, configure, verify};
+use sandwire_plugin::{Attachment, configure, masquerade, verify};
 
 /// The plugin.
 pub struct Bagpipe;
@@ -49,7 +49,7 @@ impl Plugin for Bagpipe {
         }
         configure::apply(&pod_end, call.ifname(), &result, configure::Duplicates::Trust)?;
         if config.ip_masq {
-            masquerade(&host, &result.ips)?.commit().or_fail("could not set up masquerading")?;
+            masquerade::apply(&host, &result.ips)?;
         }
         let endpoint = agent::Endpoint {
             instance: &instance,
@@ -127,13 +127,7 @@ impl Check for Bagpipe {
         if config.is_gateway {
             check_gateway(&host, &instance, &gateway_of(&announced))?;
         }
-        if config.ip_masq {
-            let missing = masquerade(&host, &ips)?.verify().or_fail("could not look at the masquerading rules")?;
-            if !missing.is_empty() {
-                return Err(Failure::internal(format!("masquerading rules are missing: {}", missing.join("; "))));
-            }
-        }
-        Ok(())
+        if config.ip_masq { masquerade::check(&host, &ips) } else { Ok(()) }
     }
 }
 
@@ -172,15 +166,6 @@ fn first_v4(ips: &[IpConfig]) -> Result<IpConfig, Failure> {
             "the agent's EVPN driver announces IPv4 endpoints only: give \"ipam\" an IPv4 subnet (an IPv6 one may stand beside it)",
         )
     })
-}
-
-/// The rules of `ipMasq`: what a pod sends out of its own network leaves with the node's address.
-fn masquerade(host: &Netns, ips: &[IpConfig]) -> Result<firewall::Ruleset, Failure> {
-    let rules = firewall::open(host, "masquerade").or_fail("could not set up masquerading")?;
-    for ip in ips {
-        rules.masquerade(&ip.address.addr().to_string(), &[ip.address.trunc().to_string()]);
-    }
-    Ok(rules)
 }
 
 /// The gateway's address as the bridge gets it, with the subnet's prefix length.

@@ -1,23 +1,30 @@
-//! CHECK: bridge, port and container interface are there and belong together, with addresses and routes.
+//! CHECK: bridge, port and container interface are there and belong together, with addresses, routes, gateways and rules.
 
-use crate::Bridge;
 use crate::config::Config;
 use crate::vlan;
+use crate::{Bridge, gateway};
 use sandwire_plugin::host::bridging::{self, Vlan};
 use sandwire_plugin::verify::{self, Place};
-use sandwire_plugin::{Call, Check, CniResult, Failure, Interface, Link, Netns, OrFail, host};
+use sandwire_plugin::{
+    Call, Check, CniResult, Failure, Interface, Link, Netns, OrFail, host, host::firewall, masquerade,
+};
 
 impl Check for Bridge {
     fn check(call: &Call) -> Result<(), Failure> {
         let config = Config::of(call)?;
         config.ipam.check(call)?;
-        let result = call.require_prev_result()?;
+        let mut result = call.require_prev_result()?;
         let (node, container) = (host::netns(), host::require_container()?);
 
-        let inside = find(&result, |i| {
+        let (place, inside) = find(&result, |i| {
             i.name == call.ifname() && i.sandbox.as_deref() == Some(call.sandbox()) && i.name != config.bridge
         });
-        bridge(&node, &find(&result, |i| i.name == config.bridge), &config)?;
+        // Addresses of other interfaces are other plugins' of the chain. An old result does not say whose they are.
+        result.ips.retain(|ip| ip.interface.is_none_or(|of| of == place));
+        let link = bridge(&node, &find(&result, |i| i.name == config.bridge).1, &config, &result)?;
+        if serves_itself(&config) {
+            gateways(&link, &config, &result)?;
+        }
         let sandbox = inside.sandbox.as_deref().unwrap_or_default();
         if sandbox != call.sandbox() {
             return Err(Failure::internal(format!(
@@ -32,40 +39,77 @@ impl Check for Bridge {
             vlan_gateway(&node, &result, &config)?;
         }
         verify::addresses(&container, &link, call.ifname(), &result.ips)?;
-        verify::routes(&container, &result.routes)
+        verify::routes(&container, &result.routes)?;
+        if config.mac_spoof_check {
+            spoof_check(&node, &port, &link)?;
+        }
+        if config.ip_masq { masquerade::check(&node, &result.ips) } else { Ok(()) }
     }
 }
 
-/// The last interface that fits; without one an empty one, whose missing name is then the error.
-fn find(result: &CniResult, fits: impl Fn(&Interface) -> bool) -> Interface {
-    result.interfaces.iter().rev().find(|interface| fits(interface)).cloned().unwrap_or_default()
+fn spoof_check(node: &Netns, port: &Link, inside: &Link) -> Result<(), Failure> {
+    const CONTEXT: &str = "could not look at the rules of the MAC spoof check";
+    let rules = firewall::open(node, "spoof-check").or_fail(CONTEXT)?;
+    rules.spoof_check(port, &inside.info().or_fail(CONTEXT)?.mac);
+    let missing = rules.verify().or_fail(CONTEXT)?;
+    if missing.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::internal(["rules of the MAC spoof check are missing: ", &missing.join("; ")].concat()))
+}
+
+/// The last interface that fits, and its place; without one an empty one, whose missing name is then the error.
+fn find(result: &CniResult, fits: impl Fn(&Interface) -> bool) -> (u32, Interface) {
+    let last = (0..).zip(&result.interfaces).filter(|(_, interface)| fits(interface)).last();
+    last.map_or_else(Default::default, |(place, interface)| (place, interface.clone()))
+}
+
+/// Whether the gateways are on the bridge; those of a VLAN are on a port of it.
+fn serves_itself(config: &Config) -> bool {
+    config.is_gateway() && config.ipam.is_set() && config.vlan_id() == 0
+}
+
+fn gateways(bridge: &Link, config: &Config, result: &CniResult) -> Result<(), Failure> {
+    let present = host::addresses::get(bridge).or_fail("Cannot obtain List of IP Addresses")?;
+    for gateway in gateway::of(result) {
+        let wanted = gateway.address.to_string();
+        if !present.iter().any(|address| address.cidr == wanted) {
+            return Err(Failure::internal(
+                ["Bridge interface ", &config.bridge, " has no gateway address ", &wanted].concat(),
+            ));
+        }
+    }
+    Ok(())
 }
 
 fn mac(interface: &Interface) -> &str {
     interface.mac.as_deref().unwrap_or_default()
 }
 
-fn bridge(node: &Netns, expected: &Interface, config: &Config) -> Result<(), Failure> {
-    let (_, info) = verify::interface(node, expected, Place::Host)?;
+fn bridge(node: &Netns, expected: &Interface, config: &Config, result: &CniResult) -> Result<Link, Failure> {
+    let (link, info) = verify::interface(node, expected, Place::Host)?;
     if info.kind != "bridge" {
         return Err(Failure::internal(["Interface ", &expected.name, " does not have link type of bridge"].concat()));
     }
-    if !verify::mac_matches(expected, &info) {
+    // A gateway's address pins the MAC. Without one a bridge has the lowest of its ports', which come and go
+    // (net/bridge/br_stp_if.c, br_stp_recalculate_bridge_id).
+    let pinned = serves_itself(config) && gateway::of(result).next().is_some();
+    if pinned && !verify::mac_matches(expected, &info) {
         return Err(Failure::internal(
             ["Bridge interface ", &expected.name, " Mac doesn't match: ", mac(expected)].concat(),
         ));
     }
-    let promisc = info.fact("promisc") == Some("true");
-    if promisc != config.promisc_mode {
+    // Only if it is asked for: another network on the same bridge may have asked.
+    if config.promisc_mode && info.fact("promisc") != Some("true") {
         return Err(Failure::internal(format!(
-            "Bridge interface {} configured Promisc Mode {} doesn't match current state: {promisc}",
-            expected.name, config.promisc_mode
+            "Bridge interface {} configured Promisc Mode true doesn't match current state: false",
+            expected.name
         )));
     }
     if config.filters_vlans() && info.fact("bridge.vlan-filtering") != Some("true") {
         return Err(Failure::internal(["Bridge interface ", &expected.name, " does not filter VLANs"].concat()));
     }
-    Ok(())
+    Ok(link)
 }
 
 fn container_interface(container: &Netns, expected: &Interface) -> Result<Link, Failure> {
@@ -86,8 +130,8 @@ fn container_interface(container: &Netns, expected: &Interface) -> Result<Link, 
 /// somebody else's in the chain and may be anything.
 fn port(node: &Netns, result: &CniResult, config: &Config, inside: &Interface, link: &Link) -> Result<Link, Failure> {
     let context = || ["Unable to obtain veth peer index for veth ", &inside.name].concat();
-    let port = link.peer().or_fail(context())?;
-    let peer = port.info().or_fail(context())?;
+    let other_end = link.peer().or_fail(context())?;
+    let peer = other_end.info().or_fail(context())?;
     let mut missing = None;
     for expected in &result.interfaces {
         if expected.name == config.bridge || expected.name == inside.name {
@@ -104,7 +148,7 @@ fn port(node: &Netns, result: &CniResult, config: &Config, inside: &Interface, l
             continue;
         }
         if verify::mac_matches(expected, &info) {
-            return Ok(port);
+            return Ok(other_end);
         }
         return Err(Failure::internal(
             ["Interface ", &expected.name, " Mac doesn't match: ", mac(expected), " not found"].concat(),

@@ -125,6 +125,13 @@ impl Agent {
         self.state.lock().map(|mut state| std::mem::take(&mut state.calls)).unwrap_or_default()
     }
 
+    /// As if these were the calls since the last time somebody asked.
+    pub(crate) fn remember_only(&self, calls: Vec<Received>) {
+        if let Ok(mut state) = self.state.lock() {
+            state.calls = calls;
+        }
+    }
+
     /// What is attached: instance, interface.
     pub fn attached(&self) -> Vec<(String, String)> {
         let Ok(state) = self.state.lock() else { return Vec::new() };

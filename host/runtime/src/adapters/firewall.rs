@@ -155,6 +155,10 @@ impl firewall::HostRuleset for Guest {
         let plugin = self.grant.plugin.clone();
         let set = self.ruleset(&this)?;
         let session = self.session()?;
+        // An ADD of the reference plugins, before ours took their place: its rules are where it put them.
+        if !session.has_rules(&plugin) {
+            return Ok(Vec::new());
+        }
         let owner = owner(session, &plugin);
         Ok(session.kernel()?.verify_rules(set.netns, &owner, &set.label, &set.rules)?)
     }

@@ -102,3 +102,21 @@ fn nothing_is_made_outside_add() {
     }
     assert!(agent.take_calls().is_empty());
 }
+
+/// DEL takes back what the journal lists, whatever the guest does in it: it spins, traps, takes too much or fails.
+#[test]
+fn whatever_a_guest_does_in_del() {
+    let (bench, agent) = bench();
+    for act in ["spin", "recurse", "allocate", "half-made", "huge-failure", "no-such-act"] {
+        bench.act("half-made", &half_made("succeed")).unwrap().result().unwrap();
+        let mut config = half_made("trap");
+        config["when"] = "DEL".into();
+        for _ in 0..3 {
+            let outcome = bench.call(Verb::Del, &bench.config(act, &config)).unwrap();
+            outcome.done().unwrap_or_else(|e| panic!("{act}: {e:#}"));
+        }
+        let left = bench.node.snapshot().unwrap().assert_same_attachments(&bench.before);
+        left.unwrap_or_else(|e| panic!("{act}: {e:#}"));
+        assert!(agent.attached().is_empty(), "{act}");
+    }
+}

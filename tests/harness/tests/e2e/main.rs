@@ -4,10 +4,12 @@
 mod bad_input;
 mod calls;
 mod cases;
+mod check;
 mod cnitool;
 mod common;
 mod components;
 mod ctl;
+mod del;
 mod interop;
 mod runner;
 mod vlan;

@@ -1,0 +1,390 @@
+//! DEL succeeds whatever is gone, broken or changed since ADD, and leaves nothing: every plugin under every condition.
+
+use sandwire_harness::agent::{Agent, Mode};
+use sandwire_harness::{Installation, Node, Outcome, Place, Pod, Snapshot, Verb};
+use serde_json::{Value, json};
+use std::io::Write;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+const ACTIVE: &str = "/var/lib/sandwire/active";
+
+struct Bench {
+    // Before the node: it must end first.
+    agent: Agent,
+    node: Node,
+    pod: Pod,
+    plugin: &'static str,
+    ifname: &'static str,
+    /// What DEL gets.
+    config: Value,
+    result: Option<Value>,
+    netns: String,
+    before: Snapshot,
+}
+
+fn ipam() -> Value {
+    json!({"type": "host-local", "ranges": [[{"subnet": "10.1.2.0/24"}], [{"subnet": "fd00:1:2::/64"}]],
+        "routes": [{"dst": "0.0.0.0/0"}]})
+}
+
+fn config(plugin: &str) -> Value {
+    let mut config = match plugin {
+        "bridge" => json!({"bridge": "br-t", "isGateway": true, "ipMasq": true, "macspoofchk": true, "ipam": ipam()}),
+        "bagpipe" => {
+            json!({"importrt": "64512:90", "exportrt": "64512:90", "isGateway": true, "ipMasq": true, "ipam": ipam()})
+        }
+        "host-local" => json!({"ipam": ipam()}),
+        _ => json!({}),
+    };
+    for (key, value) in [("cniVersion", "1.1.0"), ("name", "mynet"), ("type", plugin)] {
+        config[key] = value.into();
+    }
+    config
+}
+
+impl Bench {
+    fn new(plugin: &'static str) -> Self {
+        let node = Node::installed().unwrap();
+        let pod = node.pod("a").unwrap();
+        let agent = Agent::tcp(&node, "127.0.0.1:8082").unwrap();
+        let (ifname, netns) = (if plugin == "loopback" { "lo" } else { "eth0" }, pod.netns.display().to_string());
+        let before = node.snapshot().unwrap();
+        Self { agent, node, pod, plugin, ifname, config: config(plugin), result: None, netns, before }
+    }
+
+    fn add(&mut self) {
+        let outcome = self.node.cni(self.plugin, Verb::Add, &self.pod, self.ifname, &config(self.plugin)).unwrap();
+        self.result = Some(outcome.result().unwrap());
+    }
+
+    fn del(&self) -> Outcome {
+        let mut config = self.config.clone();
+        if let Some(result) = &self.result {
+            config["prevResult"] = result.clone();
+        }
+        let call = self.node.call(self.plugin, Verb::Del).pod(&self.pod).ifname(self.ifname).config(&config);
+        call.env("CNI_NETNS", &self.netns).run().unwrap()
+    }
+
+    /// `$P` is the plugin, `$A` the active generation.
+    fn host(&self, script: &str) {
+        self.node.sh(&script.replace("$P", self.plugin).replace("$A", ACTIVE)).unwrap();
+    }
+
+    /// In the pod.
+    fn inside(&self, script: &str) {
+        self.node.sh_at(&self.pod.place(), script).unwrap();
+    }
+
+    fn apply(&self) {
+        let mut apply = Command::new(Installation::sandwirectl());
+        apply.arg("apply").env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+        // What it refuses it says by its status too.
+        self.node.run(&Place::Host, apply, b"").unwrap();
+    }
+
+    /// Whether there is nothing; that an unused `lo` is up or down is nobody's business.
+    fn left(&self) -> Vec<String> {
+        let mut left = self.node.snapshot().unwrap().attachments_since(&self.before);
+        left.retain(|line| !line.contains(r#""ifname":"lo""#) && !line.contains("no netns"));
+        left.extend(self.agent.attached().into_iter().map(|port| format!("at the agent {port:?}")));
+        left
+    }
+}
+
+/// A thing that happens between ADD and DEL, and what is put right again afterwards.
+struct Condition {
+    name: &'static str,
+    happens: fn(&mut Bench),
+    mended: fn(&mut Bench),
+    /// Something may be kept until it is mended: what the agent must be told.
+    kept: bool,
+}
+
+const fn condition(name: &'static str, happens: fn(&mut Bench)) -> Condition {
+    Condition { name, happens, mended: |_| (), kept: false }
+}
+
+impl Condition {
+    const fn until(self, mended: fn(&mut Bench)) -> Self {
+        Self { mended, ..self }
+    }
+
+    const fn kept(self) -> Self {
+        Self { kept: true, ..self }
+    }
+
+    fn run(&self, plugin: &'static str) {
+        let mut bench = Bench::new(plugin);
+        bench.add();
+        (self.happens)(&mut bench);
+        for time in ["first", "second", "third"] {
+            bench.del().done().unwrap_or_else(|e| panic!("{plugin}, {}, the {time} time: {e:#}", self.name));
+        }
+        let kept = |line: &String| {
+            self.kept
+                && plugin == "bagpipe"
+                && (line.contains("/run/sandwire/journal/") || line.starts_with("at the agent"))
+        };
+        let mut left = bench.left();
+        left.retain(|line| !kept(line));
+        assert!(left.is_empty(), "{plugin}, {}: {left:#?}", self.name);
+        (self.mended)(&mut bench);
+        bench.config = config(plugin);
+        bench.netns = bench.pod.netns.display().to_string();
+        bench.del().done().unwrap();
+        assert!(bench.left().is_empty(), "{plugin}, {}, mended: {:#?}", self.name, bench.left());
+        // The attachment is as new.
+        if bench.node.read(&bench.pod.netns).is_ok_and(|there| there.is_none()) {
+            bench.pod.make_netns(&bench.node).unwrap();
+        }
+        bench.add();
+        bench.del().done().unwrap();
+        assert!(bench.left().is_empty(), "{plugin}, {}, another time: {:#?}", self.name, bench.left());
+    }
+}
+
+fn every_plugin(conditions: &[Condition]) {
+    for condition in conditions {
+        ["bridge", "bagpipe", "host-local", "loopback"].into_iter().for_each(|plugin| condition.run(plugin));
+    }
+}
+
+#[test]
+fn namespace() {
+    every_plugin(&[
+        condition("nothing", |_| ()),
+        condition("CNI_NETNS is empty", |b| b.netns.clear()).until(|b| b.inside("ip link set lo down")),
+        condition("the namespace is gone", |b| b.pod.drop_netns(&b.node).unwrap()),
+        condition("a path to nothing", |b| b.netns = "/run/netns/never".into()),
+        condition("a path to no namespace", |b| {
+            b.node.write("/mnt/file", "").unwrap();
+            b.netns = "/mnt/file".into();
+        }),
+        condition("another namespace at its path", |b| {
+            b.pod.drop_netns(&b.node).unwrap();
+            b.pod.make_netns(&b.node).unwrap();
+        }),
+    ]);
+}
+
+#[test]
+fn parts_that_are_gone() {
+    every_plugin(&[
+        condition("no interface", |b| b.inside("ip link del eth0 2>/dev/null || true")),
+        condition("no bridge", |b| {
+            b.host("ip -br link show type bridge | grep -oE '^(br-t|evpn---[0-9a-f]*)' | xargs -r -n 1 ip link del");
+        }),
+        condition("no port", |b| {
+            b.host("ip -br link show type veth | grep -o '^veth[0-9a-f]*' | xargs -r -n 1 ip link set nomaster dev")
+        }),
+        condition("no lease", |b| b.host("rm -f /var/lib/cni/networks/mynet/*:* /var/lib/cni/networks/mynet/10.*")),
+        condition("no store", |b| b.host("rm -rf /var/lib/cni/networks/mynet")),
+        condition("no index of the store", |b| b.host("rm -rf /var/lib/sandwire/leases")),
+        condition("no rules", |b| b.host("nft flush ruleset")),
+        condition("rules of none", |b| {
+            b.host("nft list tables | while read -r _ family name; do nft delete table $family $name; done")
+        }),
+        condition("nothing but the journal", |b| {
+            b.host("nft flush ruleset; rm -rf /var/lib/cni/networks/mynet");
+            b.inside("ip link del eth0 2>/dev/null || true");
+        }),
+    ]);
+}
+
+/// Without the journal DEL has what the runtime tells, and the attachment's name. (What an agent was told is in the journal
+/// alone; an agent that was started with the node knows nothing.)
+#[test]
+fn journal() {
+    let gone = condition("no journal", |b| b.host("rm -rf /run/sandwire"));
+    let all_gone = condition("no journal and no namespace", |b| {
+        b.host("rm -rf /run/sandwire");
+        b.pod.drop_netns(&b.node).unwrap();
+        b.host("for i in $(seq 200); do ip -br link | grep -q ^veth || exit 0; sleep 0.05; done; exit 1");
+    });
+    for plugin in ["bridge", "host-local", "loopback"] {
+        gone.run(plugin);
+        all_gone.run(plugin);
+    }
+}
+
+#[test]
+fn prev_result() {
+    every_plugin(&[
+        condition("no prevResult", |b| b.result = None),
+        condition("a prevResult of the other family", |b| {
+            b.result =
+                Some(json!({"cniVersion": "1.1.0", "ips": [{"address": "2001:db8::7/64", "gateway": "2001:db8::1"}]}));
+        }),
+        condition("a prevResult of another version", |b| {
+            b.result = Some(json!({"cniVersion": "0.2.0", "ip4": {"ip": "10.99.0.7/24"}}));
+        }),
+        condition("an empty prevResult", |b| b.result = Some(json!({}))),
+        condition("a prevResult that is none", |b| b.result = Some(json!({"cniVersion": "1.1.0", "ips": "none"}))),
+        condition("a prevResult of somebody else", |b| {
+            b.result = Some(
+                json!({"cniVersion": "1.1.0", "interfaces": [{"name": "veth00000000"}, {"name": "eth7", "sandbox": "/elsewhere"}],
+                "ips": [{"address": "10.1.2.77/24", "interface": 1}]}),
+            );
+        }),
+    ]);
+}
+
+#[test]
+fn plugin() {
+    fn applied(b: &mut Bench) {
+        b.host("cp -a /mnt/policy.toml /etc/sandwire/policy.toml");
+        b.apply();
+    }
+    every_plugin(&[
+        condition("no such plugin any more", |b| b.host("mv $A/$P.json /mnt/kept.json")).until(|b| b.host("mv /mnt/kept.json $A/$P.json")).kept(),
+        condition("nothing is installed", |b| b.host("mv $A /mnt/active")).until(|b| b.host("mv /mnt/active $A")).kept(),
+        condition("a stale component", |b| {
+            b.host("cp -a $A/$P.json /mnt/kept.json; sed -i 's/\"wasmtime\": *\"[^\"]*\"/\"wasmtime\":\"47.0.1\"/' $A/$P.json; grep -q 47.0.1 $A/$P.json");
+        })
+        .until(|b| b.host("mv /mnt/kept.json $A/$P.json")),
+        condition("a policy of another release", |b| b.host("cp -a $A/$P.json /mnt/kept.json; echo '{}' >$A/$P.json"))
+            .until(|b| b.host("mv /mnt/kept.json $A/$P.json"))
+            .kept(),
+        condition("no component", |b| b.host("cd $A; mkdir /mnt/kept; mv $(sed -nE 's/.*\"compiled\": *\"([^\"]*)\".*/\\1/p' $P.json) /mnt/kept/"))
+            .until(|b| b.host("mv /mnt/kept/* $A/")),
+        condition("a component that others can write", |b| b.host("chmod o+w $A/$P.json")).until(|b| b.host("chmod o-w $A/$P.json")).kept(),
+        condition("a policy that refuses it", |b| {
+            b.host("cp -a /etc/sandwire/policy.toml /mnt/policy.toml; sed -i '/^\\[plugins.$P\\]/,/^\\]/{/\"links\"\\|\"leases\"/d}' /etc/sandwire/policy.toml");
+            b.host("! cmp -s /etc/sandwire/policy.toml /mnt/policy.toml");
+            b.apply();
+        })
+        .until(applied)
+        .kept(),
+    ]);
+}
+
+#[test]
+fn configuration() {
+    every_plugin(&[
+        condition("another bridge, other addresses, no rules", |b| {
+            b.config["bridge"] = "br-other".into();
+            b.config["ipMasq"] = false.into();
+            b.config["macspoofchk"] = false.into();
+            if b.plugin != "loopback" {
+                b.config["ipam"]["ranges"] = json!([[{"subnet": "10.99.0.0/24"}]]);
+            }
+        }),
+        condition("other route targets", |b| {
+            b.config["importrt"] = "64512:7".into();
+            b.config["exportrt"] = "64512:7".into();
+        }),
+        condition("no addresses any more", |b| drop(b.config.as_object_mut().unwrap().remove("ipam"))),
+        condition("an address manager that nobody knows", |b| {
+            if b.plugin != "loopback" {
+                b.config["ipam"] = json!({"type": "no-such-plugin"});
+            }
+        }),
+        condition("values that can't be", |b| {
+            b.config["vlan"] = 9999.into();
+            b.config["mtu"] = "many".into();
+            b.config["importrt"] = "none".into();
+        }),
+        condition("an older version", |b| b.config["cniVersion"] = "0.3.1".into()),
+    ]);
+}
+
+#[test]
+fn agent() {
+    fn well(b: &mut Bench) {
+        b.agent.set(Mode::Ok).unwrap();
+    }
+    for condition in [
+        condition("an agent that is down", |b| b.agent.set(Mode::Refuse).unwrap()),
+        condition("an agent that fails", |b| b.agent.set(Mode::Status(500, "no".into())).unwrap()),
+        condition("an agent that breaks off", |b| b.agent.set(Mode::Half).unwrap()),
+        condition("another server on its port", |b| b.agent.set(Mode::Html).unwrap()),
+    ] {
+        condition.until(well).kept().run("bagpipe");
+    }
+}
+
+#[test]
+fn before_any_add() {
+    for plugin in ["bridge", "bagpipe", "host-local", "loopback"] {
+        let bench = Bench::new(plugin);
+        for _ in 0..3 {
+            bench.del().done().unwrap();
+        }
+        assert!(bench.left().is_empty(), "{plugin}: {:?}", bench.left());
+    }
+}
+
+/// Waits until `done`.
+fn eventually(what: &str, mut done: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !done() {
+        assert!(started.elapsed() < Duration::from_secs(10), "{what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// A DEL that comes while the ADD runs waits for it, and takes back all that it did.
+#[test]
+fn beside_a_running_add() {
+    let mut bench = Bench::new("bagpipe");
+    bench.agent.set(Mode::HangOnPost).unwrap();
+    let call = bench.node.call("bagpipe", Verb::Add).pod(&bench.pod).ifname("eth0").config(&bench.config);
+    let (command, stdin) = call.command().unwrap();
+    let mut add = bench.node.spawn(&Place::Host, command).unwrap();
+    add.stdin.take().unwrap().write_all(&stdin).unwrap();
+    let mut calls = Vec::new();
+    eventually("the ADD comes to the agent", || {
+        calls.extend(bench.agent.take_calls().into_iter().map(|call| call.path));
+        calls.iter().any(|path| path == "/attach_localport")
+    });
+    let started = Instant::now();
+    std::thread::scope(|scope| {
+        let del = scope.spawn(|| bench.del());
+        std::thread::sleep(Duration::from_millis(300));
+        assert!(!del.is_finished(), "it did not wait");
+        bench.agent.set(Mode::Ok).unwrap();
+        del.join().unwrap().done().unwrap();
+    });
+    assert!(started.elapsed() >= Duration::from_millis(300));
+    add.wait_with_output().unwrap();
+    assert!(bench.left().is_empty(), "{:?}", bench.left());
+    bench.add();
+    bench.del().done().unwrap();
+    assert!(bench.left().is_empty(), "{:?}", bench.left());
+}
+
+/// It waits no longer than its own deadline, and says for what. Once the ADD is over, or killed, the next DEL works.
+#[test]
+fn beside_an_add_that_never_ends() {
+    for signal in ["CONT", "KILL"] {
+        let bench = Bench::new("bagpipe");
+        bench.agent.set(Mode::HangOnPost).unwrap();
+        let call = bench.node.call("bagpipe", Verb::Add).pod(&bench.pod).ifname("eth0").config(&bench.config);
+        let (command, stdin) = call.command().unwrap();
+        let mut add = bench.node.spawn(&Place::Host, command).unwrap();
+        add.stdin.take().unwrap().write_all(&stdin).unwrap();
+        let mut calls = Vec::new();
+        eventually("the ADD comes to the agent", || {
+            calls.extend(bench.agent.take_calls().into_iter().map(|call| call.path));
+            calls.iter().any(|path| path == "/attach_localport")
+        });
+        let send = |name: &str| {
+            assert!(
+                Command::new("kill").args([&format!("-{name}"), &add.id().to_string()]).status().unwrap().success()
+            );
+        };
+        send("STOP");
+        bench.host("sed -i -E 's/\"deadline_ms\": *[0-9]+/\"deadline_ms\":600/' $A/$P.json; grep -q '\"deadline_ms\":600' $A/$P.json");
+        let waited = bench.del();
+        let error = waited.error().unwrap();
+        assert!(error.code == 11 && error.text().contains("waiting for another call of this attachment"), "{error:?}");
+        assert!(waited.duration < Duration::from_secs(5), "{waited}");
+        bench.agent.set(Mode::Ok).unwrap();
+        send(signal);
+        add.wait_with_output().unwrap();
+        bench.del().done().unwrap();
+        assert!(bench.left().is_empty(), "{signal}: {:?}", bench.left());
+    }
+}

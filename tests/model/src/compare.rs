@@ -1,0 +1,271 @@
+//! What must be against what is. Both ways: what is promised and missing, and what is there and nobody's.
+
+use crate::look::Link;
+use crate::networks::{Attachment, NETWORKS};
+use crate::observed::Observed;
+use crate::state::{Model, State, Up};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+/// Every difference, in words.
+pub fn differences(model: &Model, observed: &Observed) -> Vec<String> {
+    let mut comparison = Comparison { model, observed, found: Vec::new() };
+    for (attachment, state) in model.states() {
+        match state {
+            State::Up(up) => comparison.promised(attachment, up),
+            State::Owed { surely: true } => comparison.has_journal(attachment),
+            State::Stale { addresses, surely: true } => comparison.leased(attachment, addresses),
+            _ => {}
+        }
+    }
+    comparison.twice();
+    comparison.leases();
+    comparison.links();
+    comparison.in_pods();
+    comparison.rules();
+    comparison.journals();
+    comparison.registrations();
+    comparison.found.extend(observed.strange.iter().map(|path| format!("{path} is no lease")));
+    comparison.found
+}
+
+struct Comparison<'a> {
+    model: &'a Model,
+    observed: &'a Observed,
+    found: Vec<String>,
+}
+
+fn addresses_of(texts: &BTreeSet<String>) -> BTreeSet<IpAddr> {
+    texts.iter().filter_map(|text| text.split('/').next()?.parse().ok()).collect()
+}
+
+impl Comparison<'_> {
+    fn differ(&mut self, text: String) {
+        self.found.push(text);
+    }
+
+    /// Everything that an ADD promised is there.
+    fn promised(&mut self, attachment: &Attachment, up: &Up) {
+        if attachment.net.has_leases() {
+            self.leased(attachment, &up.addresses);
+        }
+        if attachment.net.has_link() {
+            self.has_journal(attachment);
+        }
+        if attachment.net.masquerades {
+            self.ruled(attachment, up);
+        }
+        let Some(network) = self.observed.pods.get(attachment.pod) else { return };
+        if !self.model.is_inside(attachment, up) {
+            return;
+        }
+        if attachment.net.plugin == "loopback" && !network.links.get("lo").is_some_and(|lo| lo.up) {
+            self.differ(format!("{attachment}: lo is down"));
+        }
+        if !attachment.net.has_link() {
+            return;
+        }
+        let Some(inside) = self.observed.inside(attachment) else {
+            return self.differ(format!("{attachment}: there is no interface in the pod"));
+        };
+        if inside.kind != "veth" || !inside.up {
+            self.differ(format!("{attachment}: its interface is {:?}, up {}", inside.kind, inside.up));
+        }
+        if inside.addresses != up.addresses {
+            self.differ(format!("{attachment}: its interface has {:?}, promised {:?}", inside.addresses, up.addresses));
+        }
+        for destination in &up.routes {
+            if !network.routes.contains(&(destination.clone(), attachment.ifname.to_owned())) {
+                self.differ(format!("{attachment}: no route to {destination}"));
+            }
+        }
+        self.host_end(attachment, up, inside);
+    }
+
+    fn host_end(&mut self, attachment: &Attachment, up: &Up, inside: &Link) {
+        let name = up.host_end.clone().unwrap_or_default();
+        let Some(port) = self.observed.host.links.get(&name) else {
+            return self.differ(format!("{attachment}: its host end {name:?} is gone"));
+        };
+        if port.peer != Some(inside.index) || !port.up {
+            self.differ(format!("{attachment}: {name} leads to {:?}, up {}", port.peer, port.up));
+        }
+        let bridge = port.master.and_then(|index| self.observed.host.name_of(index)).unwrap_or_default().to_owned();
+        let instance = self.observed.registered.get(&name).cloned();
+        let wanted = match (attachment.net.has_agent(), up.registered, &instance) {
+            (false, ..) => attachment.net.bridge.to_owned(),
+            (true, true, Some(id)) => format!("evpn---{id}"),
+            (true, true, None) => return self.differ(format!("{attachment}: the agent does not know {name}")),
+            (true, false, Some(_)) => return self.differ(format!("{attachment}: the agent should not know {name}")),
+            (true, false, None) => return,
+        };
+        if bridge != wanted {
+            self.differ(format!("{attachment}: {name} is a port of {bridge:?}, not of {wanted:?}"));
+        }
+    }
+
+    fn leased(&mut self, attachment: &Attachment, wanted: &BTreeSet<String>) {
+        let (has, wanted) = (self.observed.leases_of_attachment(attachment), addresses_of(wanted));
+        if has != wanted {
+            self.differ(format!("{attachment}: it has the leases {has:?}, promised {wanted:?}"));
+        }
+    }
+
+    fn has_journal(&mut self, attachment: &Attachment) {
+        if !self.observed.journals.contains(&journal_of(attachment)) {
+            self.differ(format!("{attachment}: it has no journal"));
+        }
+    }
+
+    fn ruled(&mut self, attachment: &Attachment, up: &Up) {
+        let Some(ruled) = &self.observed.ruled else { return };
+        let missing: Vec<IpAddr> =
+            addresses_of(&up.addresses).into_iter().filter(|address| !ruled.contains(&address.to_string())).collect();
+        if !missing.is_empty() {
+            self.differ(format!("{attachment}: no rule masquerades {missing:?}"));
+        }
+    }
+
+    /// No address is promised to two.
+    fn twice(&mut self) {
+        let mut holders: BTreeMap<(&str, &String), &Attachment> = BTreeMap::new();
+        for (attachment, state) in self.model.states() {
+            let State::Up(up) = state else { continue };
+            for address in &up.addresses {
+                if let Some(other) = holders.insert((attachment.net.name, address), attachment) {
+                    self.found.push(format!("{address} was given to {other} and to {attachment}"));
+                }
+            }
+        }
+    }
+
+    fn leases(&mut self) {
+        for ((net, address), holder) in &self.observed.leases {
+            let attachment = Attachment::all().into_iter().find(|attachment| {
+                attachment.net.name == net && format!("{}/{}", attachment.container_id(), attachment.ifname) == *holder
+            });
+            let fine = attachment.is_some_and(|attachment| match self.model.state(&attachment) {
+                // Compared with what was promised already.
+                State::Up(_) | State::Loose | State::Stale { .. } => true,
+                State::Absent | State::Owed { .. } => false,
+            });
+            if !fine {
+                self.found.push(format!("the lease {net}/{address} of {holder:?} is left"));
+            }
+        }
+    }
+
+    /// Whose host end a name is, and whether it may be there without being promised.
+    fn may_be(&self, name: &str) -> bool {
+        match self.model.host_ends.get(name) {
+            Some(attachment) => match self.model.state(attachment) {
+                State::Loose => true,
+                State::Up(up) => up.host_end.as_deref() == Some(name),
+                _ => false,
+            },
+            None => self.model.states().any(|(attachment, state)| {
+                attachment.net.has_link()
+                    && *state == State::Loose
+                    && !self.model.host_ends.values().any(|known| known == attachment)
+            }),
+        }
+    }
+
+    fn links(&mut self) {
+        for (name, link) in &self.observed.host.links {
+            let shared =
+                link.kind == "bridge" && (name.starts_with("evpn---") || NETWORKS.iter().any(|net| net.bridge == name));
+            if name != "lo" && !shared && !(link.kind == "veth" && self.may_be(name)) {
+                self.found.push(format!("the link {name} ({}) is left", link.kind));
+            }
+        }
+    }
+
+    fn in_pods(&mut self) {
+        for (pod, network) in &self.observed.pods {
+            for name in network.links.keys().filter(|name| *name != "lo") {
+                let whose = Attachment::all().into_iter().find(|a| a.pod == *pod && a.ifname == name);
+                let fine = whose.is_some_and(|attachment| {
+                    self.model.foreign.contains(&attachment)
+                        || match self.model.state(&attachment) {
+                            State::Loose => true,
+                            State::Up(up) => self.model.is_inside(&attachment, up),
+                            _ => false,
+                        }
+                });
+                if !fine {
+                    self.found.push(format!("the interface {name} of pod {pod} is left"));
+                }
+            }
+        }
+        for attachment in &self.model.foreign {
+            if self.observed.inside(attachment).is_none_or(|link| link.kind == "veth") {
+                self.found.push(format!(
+                    "the interface {} that somebody made in pod {} is gone",
+                    attachment.ifname, attachment.pod
+                ));
+            }
+        }
+    }
+
+    fn rules(&mut self) {
+        let Some(ruled) = &self.observed.ruled else { return };
+        for text in ruled {
+            let fine = match text.parse::<IpAddr>() {
+                Ok(address) => self.model.states().any(|(attachment, state)| {
+                    attachment.net.masquerades
+                        && match state {
+                            State::Up(up) => addresses_of(&up.addresses).contains(&address),
+                            State::Loose => true,
+                            _ => false,
+                        }
+                }),
+                Err(_) => self.may_be(text),
+            };
+            if !fine {
+                self.found.push(format!("a rule about {text} is left"));
+            }
+        }
+    }
+
+    fn journals(&mut self) {
+        for name in &self.observed.journals {
+            let known = Attachment::all().into_iter().find(|attachment| journal_of(attachment) == *name);
+            let fine = match known {
+                Some(attachment) => !matches!(self.model.state(&attachment), State::Absent | State::Stale { .. }),
+                // Killed before its first line was written.
+                None => self.model.states().any(|(_, state)| *state == State::Loose),
+            };
+            if !fine {
+                self.found.push(format!("the journal {name} is left"));
+            }
+        }
+    }
+
+    fn registrations(&mut self) {
+        for (port, instance) in &self.observed.registered {
+            let fine = match self.model.host_ends.get(port) {
+                Some(attachment) => match self.model.state(attachment) {
+                    // With what is promised compared already.
+                    State::Up(_) | State::Owed { .. } | State::Loose => true,
+                    State::Absent | State::Stale { .. } => false,
+                },
+                None => self.may_be(port) || self.owed_unnamed(),
+            };
+            if !fine {
+                self.found.push(format!("the agent still has {port} in {instance}"));
+            }
+        }
+    }
+
+    /// Whether something may be owed of an attachment whose host end nobody has heard of.
+    fn owed_unnamed(&self) -> bool {
+        self.model.states().any(|(attachment, state)| {
+            matches!(state, State::Owed { .. }) && !self.model.host_ends.values().any(|known| known == attachment)
+        })
+    }
+}
+
+fn journal_of(attachment: &Attachment) -> String {
+    format!("{}/{}/{}", attachment.net.name, attachment.container_id(), attachment.ifname)
+}

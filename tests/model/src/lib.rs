@@ -1,0 +1,29 @@
+//! Random sequences of everything that can happen to a node's attachments, on the real kernel through the installed binary,
+//! each step compared with a small model of what must exist.
+//!
+//! A step is an ADD, DEL, CHECK, GC or STATUS, a call that is killed, calls at the same time, a pod's namespace that goes
+//! or comes back, an agent that fails or is started again, an interface that somebody else made, or a reboot. After every
+//! step what is compared completely: links of the host and the pods with their addresses, masters, other ends and routes,
+//! lease files, journals, and what the agent knows. The firewall's rules are compared after steps that can change them and
+//! after every 16th; and when a script is over, everything is deleted and the harness's snapshot (sysctls, qdiscs,
+//! neighbours, notes too) must be what it was.
+//!
+//! `MODEL_SEED` runs a seed again, `MODEL_STEPS` and `MODEL_SECONDS` say how much (per worker), `MODEL_WORKERS` on how many
+//! nodes at once; `MODEL_SCRIPT` names a file with one script to run. A failure is printed as a short script;
+//! put into `scripts/`, it is run by every test from then on.
+
+pub mod compare;
+mod look;
+pub mod networks;
+pub mod observed;
+mod random;
+mod run;
+pub mod script;
+mod shrink;
+pub mod state;
+mod world;
+
+pub use look::{Link, Network};
+pub use random::Random;
+pub use run::{Report, folder, random as run_random, script as run_script};
+pub use world::World;

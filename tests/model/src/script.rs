@@ -1,0 +1,240 @@
+//! Scripts: what is done, as data that can be printed, cut and run again.
+
+use crate::networks::{Attachment, NETWORKS, Net, PODS, network};
+use crate::random::Random;
+use anyhow::{Context, Result, bail};
+use sandwire_harness::Verb;
+use sandwire_harness::agent::Mode;
+use std::fmt;
+
+/// A call for an attachment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Call {
+    /// ADD, DEL or CHECK.
+    pub verb: Verb,
+    /// Whose.
+    pub attachment: Attachment,
+}
+
+/// One step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// A call, to its end.
+    Call(Call),
+    /// A call that is killed after so many microseconds.
+    Kill(Call, u64),
+    /// Calls at the same time.
+    Together(Vec<Call>),
+    /// GC with these valid; with none, the runtime does not say what is valid.
+    Gc(Net, Option<Vec<Attachment>>),
+    /// STATUS.
+    Status(Net),
+    /// What the agent does from now on.
+    Agent(Mode),
+    /// The agent is started again: it knows nothing, its bridges are gone (networking-bagpipe: `reset_state`).
+    AgentRestart,
+    /// A pod's namespace goes.
+    NetnsGone(&'static str),
+    /// A new namespace at the same path.
+    NetnsNew(&'static str),
+    /// Somebody makes an interface of this name in the pod.
+    Foreign(Attachment),
+    /// Links, rules, namespaces, /run and the agent's memory are gone; it is another boot.
+    Reboot,
+}
+
+const MODES: [(&str, Mode); 5] = [
+    ("ok", Mode::Ok),
+    ("refuse", Mode::Refuse),
+    ("no-peers", Mode::NoPeers),
+    ("half", Mode::Half),
+    ("html", Mode::Html),
+];
+
+fn mode_name(mode: &Mode) -> &str {
+    MODES.iter().find(|(_, known)| known == mode).map_or("500", |(name, _)| name)
+}
+
+impl fmt::Display for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.verb.name().to_lowercase(), self.attachment)
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Call(call) => call.fmt(f),
+            Self::Kill(call, after) => write!(f, "kill {call} after {after}"),
+            Self::Together(calls) => {
+                let texts: Vec<String> = calls.iter().map(Call::to_string).collect();
+                write!(f, "together {}", texts.join(" + "))
+            }
+            Self::Gc(net, None) => write!(f, "gc {} unsaid", net.name),
+            Self::Gc(net, Some(valid)) => {
+                write!(f, "gc {}", net.name)?;
+                valid.iter().try_for_each(|attachment| write!(f, " {attachment}"))
+            }
+            Self::Status(net) => write!(f, "status {}", net.name),
+            Self::Agent(mode) => write!(f, "agent {}", mode_name(mode)),
+            Self::AgentRestart => f.write_str("agent restart"),
+            Self::NetnsGone(pod) => write!(f, "netns-gone {pod}"),
+            Self::NetnsNew(pod) => write!(f, "netns-new {pod}"),
+            Self::Foreign(attachment) => write!(f, "foreign {attachment}"),
+            Self::Reboot => f.write_str("reboot"),
+        }
+    }
+}
+
+impl Call {
+    fn parse(words: &[&str]) -> Result<Self> {
+        let [verb, attachment] = words else { bail!("a call is a verb and an attachment, not {words:?}") };
+        let verb = match *verb {
+            "add" => Verb::Add,
+            "del" => Verb::Del,
+            "check" => Verb::Check,
+            other => bail!("no verb: {other:?}"),
+        };
+        Ok(Self { verb, attachment: attachment_of(attachment)? })
+    }
+}
+
+fn attachment_of(text: &str) -> Result<Attachment> {
+    Attachment::parse(text).with_context(|| format!("no attachment: {text:?}"))
+}
+
+fn pod_of(text: &str) -> Result<&'static str> {
+    PODS.into_iter().find(|pod| *pod == text).with_context(|| format!("no pod: {text:?}"))
+}
+
+impl Step {
+    /// A line of a script.
+    ///
+    /// # Errors
+    /// When it is none.
+    pub fn parse(line: &str) -> Result<Self> {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let net = |name: &str| network(name).with_context(|| format!("no network: {name:?}"));
+        Ok(match words.as_slice() {
+            ["together", rest @ ..] => {
+                Self::Together(rest.split(|word| *word == "+").map(Call::parse).collect::<Result<_>>()?)
+            }
+            ["kill", verb, attachment, "after", time] => Self::Kill(Call::parse(&[*verb, *attachment])?, time.parse()?),
+            ["gc", name, "unsaid"] => Self::Gc(net(name)?, None),
+            ["gc", name, valid @ ..] => {
+                Self::Gc(net(name)?, Some(valid.iter().map(|text| attachment_of(text)).collect::<Result<_>>()?))
+            }
+            ["status", name] => Self::Status(net(name)?),
+            ["agent", "restart"] => Self::AgentRestart,
+            ["agent", "500"] => Self::Agent(Mode::Status(500, "as scripted".into())),
+            ["agent", mode] => {
+                let known = MODES.iter().find(|(name, _)| name == mode);
+                Self::Agent(known.with_context(|| format!("no mode: {mode:?}"))?.1.clone())
+            }
+            ["netns-gone", pod] => Self::NetnsGone(pod_of(pod)?),
+            ["netns-new", pod] => Self::NetnsNew(pod_of(pod)?),
+            ["foreign", attachment] => Self::Foreign(attachment_of(attachment)?),
+            ["reboot"] => Self::Reboot,
+            words => Self::Call(Call::parse(words)?),
+        })
+    }
+
+    /// A script: a step a line, `#` starts a comment.
+    ///
+    /// # Errors
+    /// With the line that is no step.
+    pub fn parse_all(text: &str) -> Result<Vec<Self>> {
+        let lines = text.lines().map(|line| line.split('#').next().unwrap_or_default().trim());
+        lines.filter(|line| !line.is_empty()).map(|line| Self::parse(line).with_context(|| line.to_owned())).collect()
+    }
+
+    /// The next step of a random script. `is_up` and `is_there` keep it from doing mostly what can't be done.
+    pub fn random(
+        random: &mut Random,
+        agent: &Mode,
+        is_up: impl Fn(&Attachment) -> bool,
+        is_there: impl Fn(&str) -> bool,
+    ) -> Self {
+        let any = |random: &mut Random| *random.one(&Attachment::all()).unwrap_or(&FIRST);
+        let call = |random: &mut Random| {
+            let attachment = any(random);
+            let verb = match (is_up(&attachment), random.below(10)) {
+                (true, 0..=4) | (false, 0) => Verb::Del,
+                (true, 5..=8) | (false, 1) => Verb::Check,
+                _ => Verb::Add,
+            };
+            Call { verb, attachment }
+        };
+        // Somebody mends what is broken, sooner or later.
+        if *agent != Mode::Ok && random.percent(12) {
+            return Self::Agent(Mode::Ok);
+        }
+        if let Some(pod) = PODS.iter().find(|pod| !is_there(pod))
+            && random.percent(15)
+        {
+            return Self::NetnsNew(pod);
+        }
+        match random.below(100) {
+            0..=57 => Self::Call(call(random)),
+            58..=71 => {
+                let mut call = call(random);
+                if call.verb == Verb::Check {
+                    call.verb = Verb::Del;
+                }
+                Self::Kill(call, random.below(7000))
+            }
+            72..=79 => Self::together(random, call),
+            80..=85 => {
+                let net = *random.one(&NETWORKS).unwrap_or(&NETWORKS[0]);
+                let all = Attachment::all().into_iter().filter(|attachment| attachment.net == net);
+                Self::Gc(net, (!random.percent(15)).then(|| all.filter(|_| random.percent(60)).collect()))
+            }
+            86..=90 => Self::Status(*random.one(&NETWORKS).unwrap_or(&NETWORKS[0])),
+            91..=93 => match random.below(6) {
+                5 => Self::Agent(Mode::Status(500, "as scripted".into())),
+                n => Self::Agent(MODES.into_iter().nth(n as usize).map_or(Mode::Ok, |(_, mode)| mode)),
+            },
+            94 => Self::AgentRestart,
+            95..=96 => Self::NetnsGone(random.one(&PODS).copied().unwrap_or("a")),
+            97 => Self::NetnsNew(random.one(&PODS).copied().unwrap_or("a")),
+            98 => Self::Foreign(any(random)),
+            _ if random.percent(40) => Self::Reboot,
+            _ => Self::AgentRestart,
+        }
+    }
+
+    /// Two to four calls of different attachments, or two of one.
+    fn together(random: &mut Random, call: impl Fn(&mut Random) -> Call) -> Self {
+        let first = call(random);
+        if random.percent(30) {
+            let second = Call { verb: if random.percent(70) { Verb::Del } else { Verb::Add }, ..first };
+            return Self::Together(vec![first, second]);
+        }
+        let mut calls = vec![first];
+        for _ in 0..random.below(3) + 1 {
+            let next = call(random);
+            if !calls.iter().any(|other| other.attachment == next.attachment) {
+                calls.push(next);
+            }
+        }
+        Self::Together(calls)
+    }
+}
+
+const FIRST: Attachment = Attachment { net: NETWORKS[0], pod: "a", ifname: "eth0" };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_printed_can_be_read() {
+        let mut random = Random::new(7);
+        for _ in 0..2000 {
+            let step = Step::random(&mut random, &Mode::Ok, |_| true, |pod| pod != "b");
+            assert_eq!(Step::parse(&step.to_string()).unwrap(), step);
+        }
+        assert!(Step::parse("add plain/x/eth0").is_err());
+        assert_eq!(Step::parse_all("# nothing\n\nreboot # now\n").unwrap(), [Step::Reboot]);
+    }
+}
