@@ -9,4 +9,8 @@ mod common;
 mod components;
 mod ctl;
 mod interop;
+mod leases;
+mod reboot;
+mod repair;
 mod runner;
+mod status;
