@@ -6,7 +6,7 @@ use crate::refusal::Refusal;
 use crate::session::{Session, netns};
 use sandwire_kernel::{KernelError, LinkChanges, LinkId, Netns, RouteSpec, RuleOwner};
 use sandwire_policy::{Endpoint, paths};
-use sandwire_state::journal::{Entry, Journal, State, Undo};
+use sandwire_state::journal::{Entry, Journal, Side, State, Undo};
 use sandwire_state::{StateError, kv, leases};
 use std::path::Path;
 
@@ -82,6 +82,25 @@ fn covers(newer: &Undo, older: &Undo) -> bool {
             (at, now) == (former, then)
         }
         _ => newer == older,
+    }
+}
+
+/// Whether an undo is about something within the container.
+pub(crate) fn is_in_container(undo: &Undo) -> bool {
+    match undo {
+        Undo::DeleteLink { side, .. }
+        | Undo::RestoreSysctl { side, .. }
+        | Undo::RestoreLink { side, .. }
+        | Undo::MoveLink { side, .. }
+        | Undo::SetMaster { side, .. }
+        | Undo::RemoveAddress { side, .. }
+        | Undo::RemoveRoute { side, .. }
+        | Undo::ClearRules { side, .. } => *side == Side::Container,
+        Undo::ReleaseLease { .. }
+        | Undo::Call { .. }
+        | Undo::Delegate { .. }
+        | Undo::RemoveNote { .. }
+        | Undo::Shared { .. } => false,
     }
 }
 
@@ -267,7 +286,6 @@ impl From<Refusal> for Fate {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use sandwire_state::journal::Side;
 
     #[test]
     fn what_a_newer_operation_covers() {

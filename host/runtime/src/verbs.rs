@@ -348,8 +348,11 @@ fn collect(mut session: Box<Session>, grant: &Grant, call: &Invocation) -> Resul
         let top = session.subject.plugin.clone();
         let left = match stale {
             true => undo::sweep(&mut session, |entry| of_plugin(entry, &top)),
-            // No call of this network runs now: what did not end was killed.
-            false => undo::sweep_left_over(&mut session, |entry| of_plugin(entry, &top)),
+            // No call of this network runs now: what did not end was killed. In a container that may be alive only a call
+            // that is told its namespace can undo anything.
+            false => undo::sweep_left_over(&mut session, |entry| {
+                of_plugin(entry, &top) && !undo::is_in_container(&entry.undo)
+            }),
         };
         for fate in left {
             if let Fate::Failed(text) | Fate::Later(text) = fate {

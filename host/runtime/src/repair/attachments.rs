@@ -99,12 +99,12 @@ fn locked(options: &Options, attachment: &Attachment, journal: Journal, deadline
         left.extend(match gone {
             true => undo::sweep(&mut session, of_top),
             // In a container that may be alive: only its runtime knows the way there.
-            false => undo::sweep_left_over(&mut session, |entry| of_top(entry) && !is_in_container(&entry.undo)),
+            false => undo::sweep_left_over(&mut session, |entry| of_top(entry) && !undo::is_in_container(&entry.undo)),
         });
     }
     let inside = session.journal().map_or(0, |journal| {
         let is_left_over = undo::is_left_over(journal);
-        journal.pending().into_iter().filter(|entry| is_left_over(entry) && is_in_container(&entry.undo)).count()
+        journal.pending().into_iter().filter(|entry| is_left_over(entry) && undo::is_in_container(&entry.undo)).count()
     });
     forget_empty(&mut session);
     session.finish();
@@ -197,25 +197,6 @@ fn is_gone(entries: &[Entry], netns: Option<&str>, links: &[LinkInfo]) -> bool {
     let is_there = |(index, name): &(u32, &str)| links.iter().any(|link| link.id.index == *index && link.name == *name);
     let no_namespace = |path: &str| matches!(open_netns(path), Err(KernelError::NotFound(_) | KernelError::Invalid(_)));
     !made.is_empty() && !made.iter().any(is_there) && netns.is_some_and(no_namespace)
-}
-
-/// Whether an undo is about something within the container.
-fn is_in_container(undo: &Undo) -> bool {
-    match undo {
-        Undo::DeleteLink { side, .. }
-        | Undo::RestoreSysctl { side, .. }
-        | Undo::RestoreLink { side, .. }
-        | Undo::MoveLink { side, .. }
-        | Undo::SetMaster { side, .. }
-        | Undo::RemoveAddress { side, .. }
-        | Undo::RemoveRoute { side, .. }
-        | Undo::ClearRules { side, .. } => *side == Side::Container,
-        Undo::ReleaseLease { .. }
-        | Undo::Call { .. }
-        | Undo::Delegate { .. }
-        | Undo::RemoveNote { .. }
-        | Undo::Shared { .. } => false,
-    }
 }
 
 /// Operations for people, each kind once.

@@ -8,13 +8,20 @@ use std::process::Command;
 
 const NETWORKS: &str = "/var/lib/cni/networks";
 
+/// With the namespace that every call of host-local names: it makes nothing there.
+fn node() -> Node {
+    let node = Node::installed().unwrap();
+    node.pod("any").unwrap();
+    node
+}
+
 fn pool() -> Value {
     value!({"cniVersion": "1.1.0", "name": "pool", "type": "host-local",
         "ipam": {"type": "host-local", "subnet": "10.1.0.0/16"}})
 }
 
 fn call(node: &Node, verb: Verb, name: &str, config: &Value) -> Outcome {
-    let call = node.call("host-local", verb).env("CNI_CONTAINERID", name).env("CNI_NETNS", "/run/netns/none");
+    let call = node.call("host-local", verb).env("CNI_CONTAINERID", name).env("CNI_NETNS", "/run/netns/pod-any");
     call.ifname("eth0").config(config).run().unwrap()
 }
 
@@ -27,7 +34,7 @@ fn answered(node: &Node, args: &[&str], input: &str) -> (bool, String) {
 
 #[test]
 fn list_and_show() {
-    let node = Node::installed().unwrap();
+    let node = node();
     assert_eq!(json(&node, &["leases"]), value!([]));
     assert!(ctl(&node, &["leases"]).contains("no address is given"));
     let pod = node.pod("a").unwrap();
@@ -81,7 +88,7 @@ fn list_and_show() {
 
 #[test]
 fn release() {
-    let node = Node::installed().unwrap();
+    let node = node();
     for name in ["a", "b", "c"] {
         call(&node, Verb::Add, name, &pool()).result().unwrap();
     }
@@ -116,7 +123,7 @@ fn release() {
 /// It waits for whoever is at work on the store, native host-local or ours.
 #[test]
 fn release_takes_the_lock() {
-    let node = Node::installed().unwrap();
+    let node = node();
     call(&node, Verb::Add, "a", &pool()).result().unwrap();
     let mut command = Command::new("/bin/sh");
     command.args(["-c", &format!("exec flock {NETWORKS}/pool/lock sh -c 'echo held; read line'")]).env_clear();
@@ -137,7 +144,7 @@ fn release_takes_the_lock() {
 
 #[test]
 fn a_full_disk_is_said_and_loses_nothing() {
-    let node = Node::installed().unwrap();
+    let node = node();
     // Room for some leases, each of a page; the index is on another disk.
     node.sh(&format!("mkdir -p {NETWORKS}; mount -t tmpfs -o size=48k tmpfs {NETWORKS}")).unwrap();
     let mut given = Vec::new();
@@ -177,7 +184,7 @@ fn a_full_disk_is_said_and_loses_nothing() {
 
 #[test]
 fn a_read_only_disk_is_said_and_loses_nothing() {
-    let node = Node::installed().unwrap();
+    let node = node();
     node.sh(&format!("mkdir -p {NETWORKS}; mount -t tmpfs tmpfs {NETWORKS}")).unwrap();
     call(&node, Verb::Add, "a", &pool()).result().unwrap();
     let mount = |how: &str| node.sh(&format!("mount -o remount,{how} {NETWORKS}")).unwrap();

@@ -21,8 +21,15 @@ fn pool() -> Value {
         "ipam": {"type": "host-local", "subnet": "10.1.2.0/24", "rangeEnd": "10.1.2.4"}})
 }
 
+/// With the namespace that every call of host-local names: it makes nothing there.
+fn node() -> Node {
+    let node = Node::installed().unwrap();
+    node.pod("any").unwrap();
+    node
+}
+
 fn host_local(node: &Node, verb: Verb, name: &str, config: &Value) -> Outcome {
-    let call = node.call("host-local", verb).env("CNI_CONTAINERID", name).env("CNI_NETNS", "/run/netns/none");
+    let call = node.call("host-local", verb).env("CNI_CONTAINERID", name).env("CNI_NETNS", "/run/netns/pod-any");
     call.ifname("eth0").config(config).run().unwrap()
 }
 
@@ -37,7 +44,7 @@ fn address(outcome: &Outcome) -> String {
 fn native_add(node: &Node, name: &str) -> String {
     let mut config = pool();
     config["cniVersion"] = "1.0.0".into();
-    let call = node.call("host-local", Verb::Add).env("CNI_CONTAINERID", name).env("CNI_NETNS", "/run/netns/none");
+    let call = node.call("host-local", Verb::Add).env("CNI_CONTAINERID", name).env("CNI_NETNS", "/run/netns/pod-any");
     address(&call.ifname("eth0").native().config(&config).run().unwrap())
 }
 
@@ -62,12 +69,12 @@ fn holders_are(node: &Node, wanted: &[(&str, &str)]) {
 
 #[test]
 fn a_full_pool_takes_back_what_an_earlier_boot_gave() {
-    let node = Node::installed().unwrap();
+    let node = node();
     reboot(&node, "first");
     assert_eq!(address(&add(&node, "a")), "10.1.2.2/24");
     assert_eq!(address(&add(&node, "b")), "10.1.2.3/24");
     assert_eq!(native_add(&node, "native"), "10.1.2.4/24");
-    add(&node, "c").error_with(100, "no IP addresses available in range set: 10.1.2.1-10.1.2.4").unwrap();
+    add(&node, "c").error_with(999, "no IP addresses available in range set: 10.1.2.1-10.1.2.4").unwrap();
     let full = node.call("host-local", Verb::Status).config(&pool()).run().unwrap();
     full.error_with(50, "0 of 3 addresses are free").unwrap();
 
@@ -78,13 +85,13 @@ fn a_full_pool_takes_back_what_an_earlier_boot_gave() {
     assert_eq!(address(&add(&node, "c")), "10.1.2.2/24");
     assert_eq!(address(&add(&node, "d")), "10.1.2.3/24");
     // Native host-local's files say nothing of their boot: a guess could hand out a live address.
-    add(&node, "e").error_with(100, "no IP addresses available").unwrap();
+    add(&node, "e").error_with(999, "no IP addresses available").unwrap();
     holders_are(&node, &[("c", "this"), ("d", "this"), ("native", "unknown")]);
 }
 
 #[test]
 fn gc_takes_back_what_an_earlier_boot_gave() {
-    let node = Node::installed().unwrap();
+    let node = node();
     reboot(&node, "first");
     add(&node, "a").result().unwrap();
     native_add(&node, "native");
@@ -127,12 +134,12 @@ fn the_same_container_is_attached_again() {
 
 #[test]
 fn an_address_that_is_asked_for_is_not_kept_by_the_dead() {
-    let node = Node::installed().unwrap();
+    let node = node();
     reboot(&node, "first");
     let mut config = pool();
     config["args"] = value!({"cni": {"ips": ["10.1.2.3"]}});
     assert_eq!(address(&host_local(&node, Verb::Add, "a", &config)), "10.1.2.3/24");
-    host_local(&node, Verb::Add, "b", &config).error_with(100, "is not available in range set").unwrap();
+    host_local(&node, Verb::Add, "b", &config).error_with(999, "is not available in range set").unwrap();
     reboot(&node, "second");
     assert_eq!(address(&host_local(&node, Verb::Add, "b", &config)), "10.1.2.3/24");
     holders_are(&node, &[("b", "this")]);
@@ -140,7 +147,7 @@ fn an_address_that_is_asked_for_is_not_kept_by_the_dead() {
 
 #[test]
 fn repair_takes_back_what_an_earlier_boot_gave() {
-    let node = Node::installed().unwrap();
+    let node = node();
     reboot(&node, "first");
     add(&node, "a").result().unwrap();
     native_add(&node, "native");

@@ -2,7 +2,7 @@
 
 use crate::calls::{hanging_add, signal};
 use crate::common::{bridge, mynet};
-use crate::ctl::{ctl, ctl_status};
+use crate::ctl::{ctl, ctl_status, json};
 use sandwire_harness::agent::{Agent, Mode};
 use sandwire_harness::{Installation, NATIVE, Node, OURS, Outcome, Place, Pod, Verb};
 use serde_json::{Value, json as value};
@@ -88,7 +88,7 @@ fn an_add_that_was_killed() {
     assert!(text.contains("did not answer"), "{text}");
     node.snapshot().unwrap().assert_only_undo_left(&before).unwrap();
     agent.set(Mode::Ok).unwrap();
-    says(&node, &[], true, &[("unfinished", "mended")]);
+    says(&node, &[], true, &[("kept", "mended")]);
     node.snapshot().unwrap().assert_same_attachments(&before).unwrap();
     assert!(agent.attached().is_empty());
     assert!(agent.take_calls().iter().any(|call| call.path == "/detach_localport"));
@@ -111,6 +111,7 @@ fn an_undo_that_was_kept() {
     let (node, _pod, agent) = kept();
     let text = says(&node, &[], false, &[("kept", "left")]);
     assert!(text.contains("can't be reached"), "{text}");
+    assert_eq!(json(&node, &["attachments"])[0]["state"], "kept");
     assert_eq!(agent.attached().len(), 1);
     agent.set(Mode::Ok).unwrap();
     says(&node, &["--dry-run"], false, &[("kept", "would-mend")]);
