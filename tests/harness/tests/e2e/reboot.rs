@@ -74,7 +74,7 @@ fn a_full_pool_takes_back_what_an_earlier_boot_gave() {
     assert_eq!(address(&add(&node, "a")), "10.1.2.2/24");
     assert_eq!(address(&add(&node, "b")), "10.1.2.3/24");
     assert_eq!(native_add(&node, "native"), "10.1.2.4/24");
-    add(&node, "c").error_with(999, "no IP addresses available in range set: 10.1.2.1-10.1.2.4").unwrap();
+    add(&node, "c").error_with(11, "no IP addresses available in range set: 10.1.2.1-10.1.2.4").unwrap();
     let full = node.call("host-local", Verb::Status).config(&pool()).run().unwrap();
     full.error_with(50, "0 of 3 addresses are free").unwrap();
 
@@ -85,7 +85,7 @@ fn a_full_pool_takes_back_what_an_earlier_boot_gave() {
     assert_eq!(address(&add(&node, "c")), "10.1.2.2/24");
     assert_eq!(address(&add(&node, "d")), "10.1.2.3/24");
     // Native host-local's files say nothing of their boot: a guess could hand out a live address.
-    add(&node, "e").error_with(999, "no IP addresses available").unwrap();
+    add(&node, "e").error_with(11, "no IP addresses available").unwrap();
     holders_are(&node, &[("c", "this"), ("d", "this"), ("native", "unknown")]);
 }
 
