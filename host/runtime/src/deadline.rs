@@ -101,6 +101,22 @@ impl Deadline {
         }
     }
 
+    /// Ends it: signals do again what they did before, and no timer runs. For a program that goes on after a call's work.
+    pub(crate) fn disarm(&self) {
+        let timer = libc::itimerval {
+            it_interval: libc::timeval { tv_sec: 0, tv_usec: 0 },
+            it_value: libc::timeval { tv_sec: 0, tv_usec: 0 },
+        };
+        // SAFETY: a valid itimerval, and no old value is asked for.
+        unsafe { libc::setitimer(libc::ITIMER_REAL, &raw const timer, std::ptr::null_mut()) };
+        SIGNAL.store(0, Ordering::SeqCst);
+        let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
+        for signal in [Signal::SIGTERM, Signal::SIGINT] {
+            // SAFETY: the default action runs no code of ours.
+            let _ = unsafe { sigaction(signal, &default) };
+        }
+    }
+
     /// What is left of the time.
     pub(crate) fn left(&self) -> Duration {
         self.limit.saturating_sub(self.start.elapsed())

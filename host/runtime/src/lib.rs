@@ -6,6 +6,8 @@
 
 pub mod engine;
 pub mod imports;
+pub mod repair;
+pub mod stores;
 pub mod verbs;
 
 mod adapters;

@@ -6,7 +6,7 @@ use crate::refusal::Refusal;
 use crate::session::{Session, netns};
 use sandwire_kernel::{KernelError, LinkChanges, LinkId, Netns, RouteSpec, RuleOwner};
 use sandwire_policy::{Endpoint, paths};
-use sandwire_state::journal::{Entry, Undo};
+use sandwire_state::journal::{Entry, Journal, Side, State, Undo};
 use sandwire_state::{StateError, kv, leases};
 use std::path::Path;
 
@@ -43,6 +43,65 @@ pub(crate) fn sweep(session: &mut Session, which: impl Fn(&Entry) -> bool) -> Ve
         }
     }
     left
+}
+
+/// What calls left that had it to do and did not come to it: operations of an ADD that was killed, and undos that could not
+/// be done when they were to be. Only for who has the attachment's lock, before an operation of its own.
+pub(crate) fn is_left_over(journal: &Journal) -> impl Fn(&Entry) -> bool + use<> {
+    let unfinished: Vec<u64> = journal.uncommitted().into_iter().map(|entry| entry.id).collect();
+    move |entry| entry.state == State::Failed || unfinished.contains(&entry.id)
+}
+
+/// Takes back what `is_left_over`, as far as `which` accepts it; what is left, as text. An ADD that succeeded since may have
+/// done the same again: that is not taken away from it.
+pub(crate) fn sweep_left_over(session: &mut Session, which: impl Fn(&Entry) -> bool) -> Vec<Fate> {
+    let Some(journal) = session.journal() else { return Vec::new() };
+    let is_left_over = is_left_over(journal);
+    let pending: Vec<Entry> = journal.pending().into_iter().cloned().collect();
+    let (left_over, standing): (Vec<Entry>, Vec<Entry>) = pending.into_iter().partition(is_left_over);
+    let mut due = Vec::new();
+    for entry in left_over.into_iter().filter(|entry| which(entry)) {
+        if !standing.iter().any(|newer| newer.id > entry.id && covers(&newer.undo, &entry.undo)) {
+            due.push(entry.id);
+        } else if let Some(Err(error)) = session.journal().map(|journal| journal.undone(entry.id)) {
+            crate::log::note("error", &format!("the journal could not be written: {error}"));
+        }
+    }
+    sweep(session, |entry| due.contains(&entry.id))
+}
+
+/// Whether undoing `older` would take away what `newer` stands for.
+fn covers(newer: &Undo, older: &Undo) -> bool {
+    match (newer, older) {
+        (
+            Undo::ReleaseLease { directory: at, address: now },
+            Undo::ReleaseLease { directory: former, address: then },
+        ) => at == former && (then.is_none() || now == then),
+        // All rules of a plugin for an attachment go at once.
+        (Undo::ClearRules { side: at, plugin: now, .. }, Undo::ClearRules { side: former, plugin: then, .. }) => {
+            (at, now) == (former, then)
+        }
+        _ => newer == older,
+    }
+}
+
+/// Whether an undo is about something within the container.
+pub(crate) fn is_in_container(undo: &Undo) -> bool {
+    match undo {
+        Undo::DeleteLink { side, .. }
+        | Undo::RestoreSysctl { side, .. }
+        | Undo::RestoreLink { side, .. }
+        | Undo::MoveLink { side, .. }
+        | Undo::SetMaster { side, .. }
+        | Undo::RemoveAddress { side, .. }
+        | Undo::RemoveRoute { side, .. }
+        | Undo::ClearRules { side, .. } => *side == Side::Container,
+        Undo::ReleaseLease { .. }
+        | Undo::Call { .. }
+        | Undo::Delegate { .. }
+        | Undo::RemoveNote { .. }
+        | Undo::Shared { .. } => false,
+    }
 }
 
 /// Takes one operation back.
@@ -234,5 +293,45 @@ fn speaks_to(call: &endpoint::Call<'_>, reply: &endpoint::Reply) -> bool {
 impl From<Refusal> for Fate {
     fn from(refusal: Refusal) -> Self {
         Self::Failed(refusal.text())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_newer_operation_covers() {
+        let lease = |directory: &str, address: Option<&str>| Undo::ReleaseLease {
+            directory: directory.into(),
+            address: address.map(|text| text.parse().unwrap()),
+        };
+        let rules = |side, plugin: &str, label: &str| Undo::ClearRules {
+            side,
+            plugin: plugin.into(),
+            label: label.into(),
+            rules: serde_json::Value::Null,
+        };
+        let call = |body: &str| Undo::Call {
+            endpoint: "bagpipe".into(),
+            method: "POST".into(),
+            path: "/detach_localport".into(),
+            headers: Vec::new(),
+            body: body.into(),
+            done: vec![400],
+        };
+        for (newer, older, wanted) in [
+            (lease("/a", Some("10.0.0.1")), lease("/a", Some("10.0.0.1")), true),
+            (lease("/a", Some("10.0.0.1")), lease("/a", None), true),
+            (lease("/a", Some("10.0.0.1")), lease("/a", Some("10.0.0.2")), false),
+            (lease("/a", Some("10.0.0.1")), lease("/b", Some("10.0.0.1")), false),
+            (rules(Side::Host, "bridge", "a"), rules(Side::Host, "bridge", "b"), true),
+            (rules(Side::Host, "bridge", "a"), rules(Side::Container, "bridge", "a"), false),
+            (rules(Side::Host, "bridge", "a"), rules(Side::Host, "bagpipe", "a"), false),
+            (call("x"), call("x"), true),
+            (call("x"), call("y"), false),
+        ] {
+            assert_eq!(covers(&newer, &older), wanted, "{newer:?} {older:?}");
+        }
     }
 }

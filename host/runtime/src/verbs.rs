@@ -9,6 +9,7 @@ use crate::native::{Found, NativeRunner, find};
 use crate::privilege;
 use crate::session::{Session, Subject};
 use crate::store::Generation;
+use crate::stores;
 use crate::undo::{self, Fate};
 use sandwire_cni::{CniResult, Command, Error, Invocation, NetworkConfig, Version, code};
 use sandwire_kernel::linux::{LinuxKernel, open_netns, same_netns};
@@ -184,9 +185,8 @@ fn wants_native(grant: &Grant, config: &NetworkConfig, path: &[PathBuf], journal
 }
 
 fn add(mut session: Box<Session>, grant: Grant, config: &NetworkConfig) -> Result<String, Error> {
-    // An ADD of this attachment that was killed: what it left is taken back before anything new is made.
-    let earlier = session.stale_uncommitted();
-    report(&undo::sweep(&mut session, |entry| earlier.contains(&entry.id)), "an earlier ADD that did not end");
+    // What an earlier call left is taken back before anything new is made.
+    report(&undo::sweep_left_over(&mut session, |_| true), "an earlier call that did not end");
 
     let before = session.newest_entry();
     let (mut session, answer) = guest(session, grant, Command::Add, config);
@@ -265,7 +265,7 @@ fn join(a: &str, b: &str) -> String {
 }
 
 /// Whether an entry was made for a plugin or for one of its delegates.
-fn of_plugin(entry: &Entry, top: &str) -> bool {
+pub(crate) fn of_plugin(entry: &Entry, top: &str) -> bool {
     entry.plugin.strip_prefix(top).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
@@ -317,7 +317,7 @@ fn report(left: &[Fate], when: &str) {
     }
 }
 
-fn forget_empty(session: &mut Session) {
+pub(crate) fn forget_empty(session: &mut Session) {
     if let Some(journal) = session.take_journal()
         && let Err(error) = journal.remove_if_empty()
     {
@@ -327,17 +327,18 @@ fn forget_empty(session: &mut Session) {
 
 /// GC: everything of this plugin in this network that belongs to no listed attachment.
 fn collect(mut session: Box<Session>, grant: &Grant, call: &Invocation) -> Result<(), Error> {
-    // Absent: the runtime does not say what is valid (cnitool); nothing may be concluded from that.
-    let Some(valid) = call.config.valid_attachments()? else {
-        crate::log::note("info", "GC without cni.dev/valid-attachments: nothing is collected");
-        return Ok(());
-    };
-    let valid: Vec<Owner> = valid.into_iter().map(|a| Owner::new(a.container_id, a.ifname)).collect();
+    let valid = call.config.valid_attachments()?;
+    let valid: Option<Vec<Owner>> =
+        valid.map(|list| list.into_iter().map(|a| Owner::new(a.container_id, a.ifname)).collect());
     let network = call.config.name.clone();
     let lock = NetworkLock::take(Path::new(paths::JOURNAL), &network).map_err(|e| busy(&session.deadline, &e))?;
     let mut failures = Vec::new();
-    let stale = lock.attachments().map_err(|e| Error::internal(e.to_string()))?;
-    for attachment in stale.into_iter().filter(|a| !valid.contains(&a.owner())) {
+    for summary in lock.summaries().map_err(|e| Error::internal(e.to_string()))? {
+        let stale = valid.as_ref().is_some_and(|valid| !valid.contains(&summary.attachment.owner()));
+        if !stale && !summary.has_left_over() {
+            continue;
+        }
+        let attachment = summary.attachment;
         let journal = match lock.journal(&attachment.owner()) {
             Ok(journal) => journal,
             Err(error) => {
@@ -347,7 +348,15 @@ fn collect(mut session: Box<Session>, grant: &Grant, call: &Invocation) -> Resul
         };
         session.turn_to(attachment, journal);
         let top = session.subject.plugin.clone();
-        for fate in undo::sweep(&mut session, |entry| of_plugin(entry, &top)) {
+        let left = match stale {
+            true => undo::sweep(&mut session, |entry| of_plugin(entry, &top)),
+            // No call of this network runs now: what did not end was killed. In a container that may be alive only a call
+            // that is told its namespace can undo anything.
+            false => undo::sweep_left_over(&mut session, |entry| {
+                of_plugin(entry, &top) && !undo::is_in_container(&entry.undo)
+            }),
+        };
+        for fate in left {
             if let Fate::Failed(text) | Fate::Later(text) = fate {
                 failures.push(text);
             }
@@ -355,17 +364,25 @@ fn collect(mut session: Box<Session>, grant: &Grant, call: &Invocation) -> Resul
         forget_empty(&mut session);
     }
     session.turn_to_network();
-    session.valid = Some(valid.clone());
-    let (mut session, answer) = guest(session, grant.clone(), Command::Gc, &call.config);
-    if let Err(error) = answer {
-        failures.push(error.to_string());
-    }
-    if grant.imports.contains("firewall")
-        && let Some(kernel) = session.kernel_if_open()
-    {
-        let pairs: Vec<(String, String)> = valid.into_iter().map(|o| (o.container_id, o.ifname)).collect();
-        if let Err(error) = kernel.retain_rules(Netns::Host, &network, &pairs) {
-            failures.push(error.to_string());
+    match valid {
+        Some(valid) => {
+            session.valid = Some(valid.clone());
+            let answer;
+            (session, answer) = guest(session, grant.clone(), Command::Gc, &call.config);
+            failures.extend(answer.err().map(|error| error.to_string()));
+            if grant.imports.contains("firewall")
+                && let Some(kernel) = session.kernel_if_open()
+            {
+                let pairs: Vec<(String, String)> = valid.into_iter().map(|o| (o.container_id, o.ifname)).collect();
+                failures
+                    .extend(kernel.retain_rules(Netns::Host, &network, &pairs).err().map(|error| error.to_string()));
+            }
+        }
+        // The runtime does not say what is valid (cnitool): what ended with an earlier boot is not, of the rest nothing
+        // may be concluded.
+        None => {
+            crate::log::note("info", "GC without cni.dev/valid-attachments: only what is certain to be left over goes");
+            failures.extend(stores::reclaim_earlier_boots(&session.generation, &call.config).err());
         }
     }
     session.finish();

@@ -6,7 +6,7 @@ use nix::fcntl::OFlag;
 use sandwire_kernel::linux::LinuxKernel;
 use sandwire_kernel::{Kernel, LinkInfo, Netns};
 use sandwire_policy::paths;
-use sandwire_state::journal::{self, Side, Summary, Undo};
+use sandwire_state::journal::{self, Side, State, Summary, Undo};
 use serde::Serialize;
 use serde_json::Value;
 use std::fs::OpenOptions;
@@ -83,6 +83,7 @@ fn row(summary: &Summary, links: &[LinkInfo]) -> Row {
     let now = netns.as_deref().and_then(|netns| addresses_now(netns, &attachment.ifname));
     let then = results.iter().flat_map(|result| result.get("ips")?.as_array()).flatten();
     let then = then.filter_map(|ip| Some(ip.get("address")?.as_str()?.to_owned()));
+    let only_kept = !summary.pending.is_empty() && summary.pending.iter().all(|entry| entry.state == State::Failed);
     let wants_host_end = results.iter().any(|result| has_host_interface(result));
     Row {
         network: attachment.network.clone(),
@@ -91,6 +92,7 @@ fn row(summary: &Summary, links: &[LinkInfo]) -> Row {
         plugins: summary.facts.keys().cloned().collect(),
         state: match () {
             () if summary.uncommitted > 0 => "unfinished",
+            () if only_kept => "kept",
             () if now.is_none() || (wants_host_end && host_end.is_none()) => "gone",
             () => "attached",
         },

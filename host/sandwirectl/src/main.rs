@@ -12,8 +12,10 @@ mod files;
 mod generation;
 mod inspect;
 mod install;
+mod leases;
 mod output;
 mod policy;
+mod repair;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -60,6 +62,10 @@ enum Command {
         #[arg(long, value_name = "NAME")]
         network: Option<String>,
     },
+    /// List the addresses that are given on this node, show who holds one, or give one back
+    Leases(leases::Options),
+    /// Mend what is out of step between journal, kernel, leases and agents: what calls that were killed left
+    Repair(repair::Options),
     /// Look for what keeps plugins from working on this node, and say what to do
     Doctor {
         /// Directory of CNI plugins
@@ -101,6 +107,8 @@ fn run(output: &Output, command: Command) -> Result<bool> {
         Command::Plugins => inspect::plugins(output),
         Command::Inspect { file } => inspect::inspect(output, &file),
         Command::Attachments { network } => attachments::attachments(output, network.as_deref()),
+        Command::Leases(options) => leases::leases(output, &options),
+        Command::Repair(options) => repair::repair(output, &options),
         Command::Doctor { bin_dir } => doctor::doctor(output, &bin_dir),
         Command::Call(options) => call::call(output, &options),
         Command::Version => version(output),

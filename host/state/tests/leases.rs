@@ -2,7 +2,7 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 
 use proptest::prelude::*;
-use sandwire_state::leases::{Lease, Range, Store};
+use sandwire_state::leases::{Lease, Made, Range, Store, directories};
 use sandwire_state::{Owner, StateError};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -178,6 +178,28 @@ fn empty_files_of_a_crashed_host_local_are_free() {
 }
 
 #[test]
+fn empty_files_can_be_removed_alone() {
+    let place = Place::new();
+    place.write("10.0.0.1", "");
+    place.write("10.0.0.2", " \r\n");
+    place.write("10.0.0.3", "\0\0\0");
+    place.write("10.0.0.4", "other\r\neth0");
+    place.write("notes", "");
+    nix::unistd::mkfifo(&place.directory.join("10.0.0.5"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let mut store = place.store();
+    let survey = store.survey().unwrap();
+    assert_eq!(
+        (survey.empty, survey.unreadable),
+        (vec![ip("10.0.0.1"), ip("10.0.0.2"), ip("10.0.0.3")], vec![ip("10.0.0.5")])
+    );
+    assert_eq!(store.remove_empty().unwrap(), [ip("10.0.0.1"), ip("10.0.0.2"), ip("10.0.0.3")]);
+    assert_eq!(store.remove_empty().unwrap(), [] as [IpAddr; 0]);
+    assert_eq!(place.names(), ["10.0.0.4", "10.0.0.5", "lock", "notes"].map(String::from).into());
+    // What is removed so is free for the next one at once.
+    store.reserve(&owner("a"), 0, ip("10.0.0.1")).unwrap();
+}
+
+#[test]
 fn leases_without_an_interface_are_honoured() {
     let place = Place::new();
     place.write("10.0.0.1", "old");
@@ -257,6 +279,80 @@ fn leases_of_an_earlier_boot_go_when_the_pool_runs_dry() {
         place.store().in_boot("three").reclaim_earlier_boots().unwrap(),
         [ip("10.0.0.1"), ip("10.0.0.2"), ip("10.0.0.4")]
     );
+}
+
+/// The names of containers outlive a reboot (podman's, or one attached by hand), and so do addresses that are asked for.
+#[test]
+fn a_lease_of_an_earlier_boot_is_in_nobodys_way() {
+    let place = Place::new();
+    let pool = [range("10.0.0.1", "10.0.0.9")];
+    let mut before = place.store().in_boot("one");
+    for id in ["a", "b"] {
+        before.reserve_next(&owner(id), 0, &pool, &[]).unwrap();
+    }
+    place.write("10.0.0.5", "native\r\neth0");
+    let mut after = place.store().in_boot("two");
+    // The same container again: a new lease, and the old one is gone.
+    assert_eq!(after.reserve_next(&owner("a"), 0, &pool, &[]).unwrap(), ip("10.0.0.3"));
+    assert_eq!(
+        after.held(&owner("a")).unwrap().iter().map(|lease| lease.address).collect::<Vec<_>>(),
+        [ip("10.0.0.3")]
+    );
+    assert!(matches!(after.reserve_next(&owner("a"), 0, &pool, &[]), Err(StateError::Exists(_))));
+    // Its own address, and another's, asked for by name.
+    after.reserve(&owner("b"), 0, ip("10.0.0.2")).unwrap();
+    assert!(matches!(after.reserve(&owner("b"), 0, ip("10.0.0.2")), Err(StateError::Exists(_))));
+    let mut third = place.store().in_boot("three");
+    third.reserve(&owner("c"), 0, ip("10.0.0.2")).unwrap();
+    assert_eq!(place.read("10.0.0.2"), "c\r\neth0");
+    // Of native host-local's nothing is known.
+    assert!(matches!(third.reserve(&owner("c"), 0, ip("10.0.0.5")), Err(StateError::Conflict(_))));
+    assert!(matches!(third.reserve_next(&owner("native"), 0, &pool, &[]), Err(StateError::Exists(_))));
+    let made: Vec<(String, Made)> =
+        third.survey().unwrap().leases.into_iter().map(|lease| (lease.owner.container_id, lease.made)).collect();
+    let wanted = [("c", Made::ThisBoot), ("a", Made::EarlierBoot), ("native", Made::Unknown)];
+    assert_eq!(made, wanted.map(|(id, made)| (id.to_owned(), made)));
+}
+
+/// A disk may have another number after a reboot.
+#[test]
+fn the_boot_of_a_lease_outlives_the_number_of_its_device() {
+    use std::os::unix::fs::FileExt;
+    let place = Place::new();
+    let pool = [range("10.0.0.1", "10.0.0.2")];
+    let mut before = place.store().in_boot("one");
+    before.reserve_next(&owner("a"), 0, &pool, &[]).unwrap();
+    before.reserve_next(&owner("b"), 0, &pool, &[]).unwrap();
+    for entry in std::fs::read_dir(&place.index).unwrap() {
+        let file = std::fs::OpenOptions::new().write(true).open(entry.unwrap().path()).unwrap();
+        file.write_all_at(&0xabcd_u64.to_le_bytes(), 8).unwrap();
+    }
+    // Still this boot: made again from the files, and nothing is reclaimed.
+    assert!(matches!(
+        place.store().in_boot("one").reserve_next(&owner("c"), 0, &pool, &[]),
+        Err(StateError::Exhausted(_))
+    ));
+    assert_eq!(place.store().in_boot("two").reserve_next(&owner("c"), 0, &pool, &[]).unwrap(), ip("10.0.0.1"));
+}
+
+#[test]
+fn the_index_knows_its_directory() {
+    let place = Place::new();
+    assert_eq!(directories(&place.index).unwrap(), [] as [PathBuf; 0]);
+    let pool = [range("10.0.0.1", "10.0.255.254")];
+    let mut store = place.store();
+    // Beyond the index's first size, so that it has grown.
+    for n in 0..600 {
+        store.reserve_next(&owner(&n.to_string()), 0, &pool, &[]).unwrap();
+    }
+    let other = place.directory.with_file_name("n".repeat(200));
+    Store::open(&other, &place.index).unwrap().reserve_next(&owner("a"), 0, &pool, &[]).unwrap();
+    std::fs::write(place.index.join("damaged"), "x").unwrap();
+    assert_eq!(directories(&place.index).unwrap(), [place.directory.clone(), other]);
+    let long = place.directory.join("d".repeat(250)).join("e".repeat(250));
+    let long = (0..13).fold(long, |path, _| path.join("f".repeat(250)));
+    Store::open(&long, &place.index).unwrap().reserve_next(&owner("a"), 0, &pool, &[]).unwrap();
+    assert!(directories(&place.index).unwrap().contains(&long), "{} bytes", long.as_os_str().len());
 }
 
 #[test]

@@ -6,8 +6,9 @@ use crate::bindings::types;
 use crate::guest::Guest;
 use crate::handles::StoreHandle;
 use crate::refusal::{Answer, Refusal};
+use crate::stores::data_dir_allowed;
 use sandwire_cni::Command;
-use sandwire_policy::{matches_any, paths};
+use sandwire_policy::paths;
 use sandwire_state::Owner;
 use sandwire_state::journal::Undo;
 use sandwire_state::leases::Store;
@@ -77,8 +78,7 @@ impl Guest {
 impl leases::Host for Guest {
     fn open(&mut self, dir: Option<String>) -> Answer<Resource<StoreHandle>> {
         let root = dir.unwrap_or_else(|| paths::LEASES.to_owned());
-        let allowed = root == paths::LEASES || matches_any(&self.grant.data_dirs, &root);
-        if !allowed || !root.starts_with('/') || root.split('/').any(|part| part == "..") {
+        if !data_dir_allowed(&self.grant, &root) {
             return Err(Refusal::denied(format!(
                 "keep leases in {root:?}: to allow it add  data_dirs = [{root:?}]  under [plugins.{}] in {}, then run: sandwirectl apply",
                 self.grant.plugin,

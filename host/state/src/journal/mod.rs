@@ -223,6 +223,14 @@ pub struct Summary {
     pub damaged: usize,
 }
 
+impl Summary {
+    /// Whether there is something that a call had to take back and did not: an ADD that did not end (which may run now,
+    /// unless the attachment or its network is locked), or an undo that failed.
+    pub fn has_left_over(&self) -> bool {
+        self.uncommitted > 0 || self.pending.iter().any(|entry| entry.state == State::Failed)
+    }
+}
+
 /// The journals of `network`, or of all, by attachment. Takes no lock: a call may be running.
 pub fn list(root: &Path, network: Option<&str>) -> Outcome<Vec<Summary>> {
     let folders = match network {
@@ -272,13 +280,18 @@ impl NetworkLock {
     /// Every attachment with a journal, sorted. A file that does not even say whose it is goes: its call was killed before
     /// it did anything, and none runs now.
     pub fn attachments(&self) -> Outcome<Vec<Attachment>> {
+        Ok(self.summaries()?.into_iter().map(|summary| summary.attachment).collect())
+    }
+
+    /// The same, with what their journals say.
+    pub fn summaries(&self) -> Outcome<Vec<Summary>> {
         for path in entries(&folder(&self.root, &self.network))? {
             if file::peek(&path)?.is_some_and(|content| content.is_blank()) {
                 let removed = std::fs::remove_file(&path);
                 removed.map_err(|error| StateError::io("remove the journal", &path, error))?;
             }
         }
-        Ok(list(&self.root, Some(&self.network))?.into_iter().map(|summary| summary.attachment).collect())
+        list(&self.root, Some(&self.network))
     }
 
     /// The journal of one of them. (`Journal::open` would wait for this lock for ever.)

@@ -96,6 +96,10 @@ impl Directory {
         }
     }
 
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     fn io(&self, doing: &str, name: &str, errno: impl Into<std::io::Error>) -> StateError {
         StateError::io(doing, &self.path.join(name), errno)
     }
@@ -147,7 +151,14 @@ impl Directory {
     fn create_by_name(&self, name: &str, owner: &Owner) -> Outcome<Option<Identity>> {
         let temporary = format!(".tmp-{}", std::process::id());
         let failed = |error: std::io::Error| self.io("write the lease", name, error);
-        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
+        let unlink = || unlinkat(&self.fd, temporary.as_str(), UnlinkatFlags::NoRemoveDir);
+        // Somebody who had our process number was killed between naming the lease and this: it is a second name of that
+        // lease, and writing into it would take the lease away. The directory is locked, so nobody needs it any more.
+        match unlink() {
+            Ok(()) | Err(Errno::ENOENT) => {}
+            Err(errno) => return Err(self.io("remove", &temporary, errno)),
+        }
+        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
         let file = openat(&self.fd, temporary.as_str(), flags, Mode::from_bits_truncate(0o600));
         let mut file = File::from(file.map_err(|errno| failed(errno.into()))?);
         let linked = write_owner(&mut file, owner).and_then(|()| {
@@ -157,7 +168,7 @@ impl Directory {
                 Err(errno) => Err(errno.into()),
             }
         });
-        let unlinked = unlinkat(&self.fd, temporary.as_str(), UnlinkatFlags::NoRemoveDir);
+        let unlinked = unlink();
         if !linked.map_err(failed)? {
             return Ok(None);
         }
@@ -262,9 +273,10 @@ fn write_owner(file: &mut File, owner: &Owner) -> std::io::Result<()> {
     file.write_all(format!("{}\r\n{}", owner.container_id.trim(), owner.ifname).as_bytes())
 }
 
-/// host-local compares the trimmed content; before its 0.8.3 there was no interface in it.
+/// host-local compares the trimmed content; before its 0.8.3 there was no interface in it. Nothing but zeros is what some
+/// file systems leave of a file that a power loss came before: its length is on the disk, its content is not.
 fn parse_owner(content: &str) -> Content {
-    match content.trim() {
+    match content.trim_matches(|c: char| c.is_whitespace() || c == '\0') {
         "" => Content::Empty,
         text => match text.split_once("\r\n") {
             Some((container_id, ifname)) => Content::Owned(Owner::new(container_id, ifname)),
@@ -282,6 +294,7 @@ mod tests {
         for (text, wanted) in [
             ("", Content::Empty),
             (" \r\n", Content::Empty),
+            ("\0\0\0\0", Content::Empty),
             ("abc\r\neth0", Content::Owned(Owner::new("abc", "eth0"))),
             ("abc\r\neth0\n", Content::Owned(Owner::new("abc", "eth0"))),
             ("abc", Content::Owned(Owner::new("abc", ""))),
@@ -289,6 +302,24 @@ mod tests {
         ] {
             assert_eq!(parse_owner(text), wanted, "{text:?}");
         }
+    }
+
+    #[test]
+    fn a_second_name_of_a_lease_is_not_written_into() {
+        let temporary = tempfile::tempdir().unwrap();
+        let directory = Directory::open(temporary.path(), true).unwrap().unwrap();
+        let first = ranges::number("10.0.0.1".parse().unwrap());
+        directory.create(first, &Owner::new("a", "eth0")).unwrap().unwrap();
+        let own = format!(".tmp-{}", std::process::id());
+        std::fs::hard_link(temporary.path().join("10.0.0.1"), temporary.path().join(own)).unwrap();
+        directory.create_by_name("10.0.0.2", &Owner::new("b", "eth0")).unwrap().unwrap();
+        assert_eq!(directory.content(first), Content::Owned(Owner::new("a", "eth0")));
+        let mut names: Vec<_> = std::fs::read_dir(temporary.path())
+            .unwrap()
+            .map(|e| e.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        assert_eq!(names, ["10.0.0.1", "10.0.0.2", "lock"]);
     }
 
     #[test]

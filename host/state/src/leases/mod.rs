@@ -6,9 +6,12 @@
 mod directory;
 mod index;
 mod ranges;
+mod survey;
+
+pub use survey::{Listed, Made, Survey, directories};
 
 use crate::{Outcome, Owner, StateError, names};
-use directory::{Content, Directory, Identity, shape};
+use directory::{Content, Directory, Identity};
 use index::{Holding, Index, OwnerHash};
 use ranges::Span;
 use sha2::{Digest, Sha256};
@@ -86,6 +89,8 @@ impl Store {
 
     /// Takes this address, and moves the cursor of the set there, as host-local does.
     ///
+    /// A lease of this store from an earlier boot is nobody's any more: its container ended with that boot.
+    ///
     /// # Errors
     /// `Exists` when `owner` has it, `Conflict` when another has.
     pub fn reserve(&mut self, owner: &Owner, set: u32, address: IpAddr) -> Outcome<()> {
@@ -96,6 +101,9 @@ impl Store {
             match directory.content(number) {
                 Content::Missing => {}
                 Content::Empty => directory.remove(number)?,
+                Content::Owned(holder) if self.is_of_an_earlier_boot(&directory, &mut index, number, &holder)? => {
+                    give_back_one(&directory, &mut index, number, &holder)?;
+                }
                 Content::Owned(holder) if is_of(&holder, owner) => return Err(already(number, owner)),
                 Content::Owned(holder) => {
                     let held = format!(
@@ -109,7 +117,7 @@ impl Store {
             // First the cursor: when that fails, nothing is taken yet.
             directory.set_cursor(set, number)?;
             if let Some(identity) = directory.create(number, owner)? {
-                self.made(&directory, &mut index, Made { owner, set, number, identity });
+                self.made(&directory, &mut index, New { owner, set, number, identity });
                 return Ok(());
             }
         }
@@ -129,10 +137,14 @@ impl Store {
         let spans = ranges::spans(ranges)?;
         let skip: BTreeSet<u128> = skip.iter().map(|address| ranges::number(*address)).collect();
         let (directory, mut index) = self.lock_or_create()?;
-        for number in self.holdings_of(&directory, &mut index, owner)?.into_iter().map(|holding| holding.number) {
-            if spans.iter().any(|span| span.contains(number)) {
-                return Err(already(number, owner));
-            }
+        let mut former = self.holdings_of(&directory, &mut index, owner)?;
+        former.retain(|holding| spans.iter().any(|span| span.contains(holding.number)));
+        if let Some(holding) = former.iter().find(|holding| !self.is_earlier(holding)) {
+            return Err(already(holding.number, owner));
+        }
+        // A container that has outlived a reboot by its name (podman, an attachment by hand): not "allocated already".
+        if !former.is_empty() {
+            give_back(&directory, &mut index, former)?;
         }
         let order = ranges::round(&spans, directory.cursor(set));
         let mut reclaimed = false;
@@ -151,7 +163,7 @@ impl Store {
             };
             directory.set_cursor(set, number)?;
             if let Some(identity) = directory.create(number, owner)? {
-                self.made(&directory, &mut index, Made { owner, set, number, identity });
+                self.made(&directory, &mut index, New { owner, set, number, identity });
                 return Ok(ranges::address(number));
             }
             if directory.content(number) == Content::Empty {
@@ -164,9 +176,9 @@ impl Store {
         }
     }
 
-    fn made(&self, directory: &Directory, index: &mut Index, made: Made) {
+    fn made(&self, directory: &Directory, index: &mut Index, made: New) {
         let owner = OwnerHash::of(&made.owner.container_id, &made.owner.ifname);
-        let Made { set, number, identity, .. } = made;
+        let New { set, number, identity, .. } = made;
         index.take(&Holding { owner, number, boot: self.boot, identity, set: Some(set) });
         index.seal(directory);
     }
@@ -234,9 +246,7 @@ impl Store {
         let number = ranges::number(address);
         match directory.content(number) {
             Content::Owned(holder) if is_of(&holder, owner) => {
-                directory.remove(number)?;
-                index.give(OwnerHash::of(&holder.container_id, &holder.ifname), number);
-                index.seal(&directory);
+                give_back_one(&directory, &mut index, number, &holder)?;
                 Ok(true)
             }
             _ => Ok(false),
@@ -255,12 +265,7 @@ impl Store {
         let mut stale = index.holdings()?;
         stale.retain(|holding| !valid.contains(&holding.owner));
         let mut released = give_back(&directory, &mut index, stale)?;
-        for (number, stat) in directory.scan()? {
-            if shape(&stat) == (true, 0) {
-                directory.remove(number)?;
-                released.push(ranges::address(number));
-            }
-        }
+        released.extend(survey::remove_empty(&directory, &mut index)?);
         index.seal(&directory);
         released.sort_unstable();
         Ok(released)
@@ -302,17 +307,40 @@ impl Store {
             return Ok(Vec::new());
         }
         let mut holdings = index.holdings()?;
-        holdings.retain(|holding| holding.boot != 0 && holding.boot != self.boot);
+        holdings.retain(|holding| self.is_earlier(holding));
         Ok(holdings)
+    }
+
+    fn is_earlier(&self, holding: &Holding) -> bool {
+        self.boot != 0 && holding.boot != 0 && holding.boot != self.boot
+    }
+
+    /// Whether this store gave `number` to `holder` in an earlier boot.
+    fn is_of_an_earlier_boot(
+        &self,
+        directory: &Directory,
+        index: &mut Index,
+        number: u128,
+        holder: &Owner,
+    ) -> Outcome<bool> {
+        let holdings = self.holdings_of(directory, index, holder)?;
+        Ok(holdings.iter().any(|holding| holding.number == number && self.is_earlier(holding)))
     }
 }
 
 /// A lease that has just been made.
-struct Made<'a> {
+struct New<'a> {
     owner: &'a Owner,
     set: u32,
     number: u128,
     identity: Identity,
+}
+
+fn give_back_one(directory: &Directory, index: &mut Index, number: u128, holder: &Owner) -> Outcome<()> {
+    directory.remove(number)?;
+    index.give(OwnerHash::of(&holder.container_id, &holder.ifname), number);
+    index.seal(directory);
+    Ok(())
 }
 
 /// Removes all of them, going on past what can't be removed and saying so at the end.

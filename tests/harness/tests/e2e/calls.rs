@@ -11,7 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// An ADD that waits for its agent, which has got its call.
-fn hanging_add(node: &Node, pod: &Pod, agent: &Agent) -> Child {
+pub(crate) fn hanging_add(node: &Node, pod: &Pod, agent: &Agent) -> Child {
     agent.set(Mode::HangOnPost).unwrap();
     agent.take_calls();
     let (command, stdin) = node.call("bagpipe", Verb::Add).pod(pod).ifname("eth0").config(&mynet()).command().unwrap();
@@ -27,7 +27,7 @@ fn hanging_add(node: &Node, pod: &Pod, agent: &Agent) -> Child {
     child
 }
 
-fn signal(child: &Child, name: &str) {
+pub(crate) fn signal(child: &Child, name: &str) {
     assert!(Command::new("kill").args([&format!("-{name}"), &child.id().to_string()]).status().unwrap().success());
 }
 

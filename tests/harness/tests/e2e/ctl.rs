@@ -5,20 +5,20 @@ use sandwire_harness::{Installation, Node, Place, Verb, cases, repository};
 use serde_json::Value;
 use std::process::Command;
 
-fn ctl_status(node: &Node, args: &[&str]) -> (bool, String) {
+pub(crate) fn ctl_status(node: &Node, args: &[&str]) -> (bool, String) {
     let mut command = Command::new(Installation::sandwirectl());
     command.args(args).env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
     let finished = node.run(&Place::Host, command, b"").unwrap();
     (finished.status.success(), format!("{}{}", finished.stdout, finished.stderr))
 }
 
-fn ctl(node: &Node, args: &[&str]) -> String {
+pub(crate) fn ctl(node: &Node, args: &[&str]) -> String {
     let (success, text) = ctl_status(node, args);
     assert!(success, "sandwirectl {args:?}: {text}");
     text
 }
 
-fn json(node: &Node, args: &[&str]) -> Value {
+pub(crate) fn json(node: &Node, args: &[&str]) -> Value {
     let text = ctl(node, &[args, &["--json"]].concat());
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{args:?}: {error}: {text}"))
 }

@@ -20,8 +20,10 @@ use nix::fcntl::OFlag;
 use owners::Table;
 use pages::{Pages, SLOT, Slot, field, slot_of};
 use std::collections::{BTreeSet, HashMap};
+use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -29,6 +31,9 @@ use std::path::{Path, PathBuf};
 const MAGIC: [u8; 8] = *b"SWLEASE1";
 /// The header has a page of its own, so that every table begins at a page.
 const TABLES: u64 = 4096;
+/// Behind the header: the path of the lease directory, to the first zero. For people who ask which directories there are
+/// (the index's own name is a hash); nothing else depends on it.
+const PLACE: u64 = SLOT as u64;
 const FEWEST_BLOCKS: u64 = 64;
 const FEWEST_HOLDINGS: u64 = 256;
 /// 2^32 slots are more than any file here can be.
@@ -109,9 +114,17 @@ impl Index {
     /// boot, 0 when unknown.
     pub(super) fn open(path: &Path, directory: &Directory, boot: u64) -> Outcome<Self> {
         let (device, inode, changed) = directory.version()?;
-        let former = Self::load(path).filter(|index| (index.header.device, index.header.inode) == (device, inode));
+        // Not by the device: its number may be another after a reboot (device mapper, btrfs), and then no lease would be
+        // known to be of an earlier boot. What is taken over is compared file by file.
+        let former = Self::load(path).filter(|index| index.header.inode == inode);
         match former {
-            Some(index) if index.header.stamp == changed && index.header.boot == boot && boot != 0 => Ok(index),
+            Some(index)
+                if (index.header.device, index.header.stamp) == (device, changed)
+                    && index.header.boot == boot
+                    && boot != 0 =>
+            {
+                Ok(index)
+            }
             former => {
                 Self::build(path, directory, boot, &former.map(|mut index| index.knowledge()).unwrap_or_default())
             }
@@ -172,7 +185,8 @@ impl Index {
         let quiet = directory.version()?.2 == changed;
         let header =
             Header { device, inode, stamp: 0, boot, blocks_used: 0, holdings: 0, block_slots: 0, holding_slots: 0 };
-        let mut index = Self::write(path, header, &holdings)?;
+        let place = directory.path().as_os_str().as_bytes();
+        let mut index = Self::write(path, header, place, &holdings)?;
         index.fresh = true;
         if quiet {
             index.seal(directory);
@@ -188,7 +202,7 @@ impl Index {
     }
 
     /// A new index with these leases, in the place of the old one.
-    fn write(path: &Path, mut header: Header, holdings: &[Holding]) -> Outcome<Self> {
+    fn write(path: &Path, mut header: Header, place: &[u8], holdings: &[Holding]) -> Outcome<Self> {
         let mut blocks: HashMap<u128, Block> = HashMap::new();
         for holding in holdings {
             let number = holding.number >> 8;
@@ -202,7 +216,7 @@ impl Index {
         let full = |error: io::Error| StateError::io("build", path, error);
         let length = usize::try_from(header.length()).map_err(|_| full(io::ErrorKind::OutOfMemory.into()))?;
         let mut image = vec![0; length];
-        let mut place = |start: u64, slots: u64, home: u64, slot: Slot| {
+        let mut put = |start: u64, slots: u64, home: u64, slot: Slot| {
             for step in 0..slots {
                 let at = (start + ((home + step) & (slots - 1)) * SLOT as u64) as usize;
                 if let Some(free) = image.get_mut(at..at + SLOT).filter(|bytes| bytes.iter().all(|byte| *byte == 0)) {
@@ -212,14 +226,20 @@ impl Index {
             }
         };
         for block in blocks.values() {
-            place(TABLES, header.block_slots, blocks::home(block.number, header.block_slots), block.to_slot());
+            put(TABLES, header.block_slots, blocks::home(block.number, header.block_slots), block.to_slot());
         }
         for holding in holdings {
             let table = header.owners();
-            place(table.start, table.capacity, holding.owner.home(table.capacity), holding.to_slot());
+            put(table.start, table.capacity, holding.owner.home(table.capacity), holding.to_slot());
         }
         if let Some(start) = image.get_mut(..SLOT) {
             start.copy_from_slice(&header.to_slot());
+        }
+        // One that does not fit is left out: it is not needed.
+        if let Some(start) = image.get_mut(PLACE as usize..).and_then(|rest| rest.get_mut(..place.len()))
+            && place.len() < (TABLES - PLACE) as usize
+        {
+            start.copy_from_slice(place);
         }
         let file = replace(path, &image).ok();
         Ok(Self { path: path.to_owned(), header, pages: Pages::of_image(&image, file), fresh: false })
@@ -290,7 +310,8 @@ impl Index {
         if crowded(self.header.holdings, self.header.holding_slots)
             || crowded(self.header.blocks_used, self.header.block_slots)
         {
-            let grown = self.holdings().and_then(|holdings| Self::write(&self.path, self.header, &holdings));
+            let place = self.place().unwrap_or_default();
+            let grown = self.holdings().and_then(|holdings| Self::write(&self.path, self.header, &place, &holdings));
             match grown {
                 Ok(grown) => *self = Self { fresh: self.fresh, ..grown },
                 Err(_) => self.pages.broken = true,
@@ -326,6 +347,20 @@ impl Index {
         self.pages.write(at, &block.to_slot())
     }
 
+    /// The path of the lease directory, as it was when the index was made; empty when it is not known.
+    fn place(&mut self) -> io::Result<Vec<u8>> {
+        let mut place = Vec::new();
+        for at in (PLACE..TABLES).step_by(SLOT) {
+            let slot = self.pages.read(at)?;
+            let text = slot.split(|byte| *byte == 0).next().unwrap_or_default();
+            place.extend_from_slice(text);
+            if text.len() < SLOT {
+                break;
+            }
+        }
+        Ok(place)
+    }
+
     fn block(&mut self, number: u128) -> io::Result<(u64, Option<Block>)> {
         blocks::find(&mut self.pages, TABLES, self.header.block_slots, number)
     }
@@ -335,6 +370,27 @@ impl Index {
             format!("could not read {}: {error}; it can be removed, and is then made again", self.path.display());
         StateError::Other(text)
     }
+}
+
+/// The lease directories that have an index in `root`, as far as the indexes say, sorted.
+pub(super) fn places(root: &Path) -> Outcome<Vec<PathBuf>> {
+    let failed = |error| StateError::io("list the indexes in", root, error);
+    let entries = match std::fs::read_dir(root) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(failed(error)),
+    };
+    let mut places = Vec::new();
+    for entry in entries {
+        let Some(mut index) = Index::load(&entry.map_err(failed)?.path()) else { continue };
+        let place = PathBuf::from(OsString::from_vec(index.place().unwrap_or_default()));
+        if place.is_absolute() {
+            places.push(place);
+        }
+    }
+    places.sort_unstable();
+    places.dedup();
+    Ok(places)
 }
 
 /// Writes `image` beside `path` and renames it there, so that a crash leaves the old one, with what only it knows: the

@@ -1,0 +1,115 @@
+//! What is out of step between the journal, the kernel, the leases and the agents, and mending it: what the next call for
+//! an attachment would do, without waiting for one.
+//!
+//! Takes the locks that calls take, one attachment and one store at a time, so that it may run beside them. It never enters
+//! a container: a path that the journal knows may be another container's by now, and what is in a container goes with it.
+
+mod attachments;
+mod leases;
+
+use sandwire_cni::Error;
+use sandwire_state::StateError;
+use sandwire_state::journal::Attachment;
+use serde::Serialize;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+/// How to go about it.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Only look.
+    pub dry_run: bool,
+    /// Where native delegates are, as in CNI_PATH: the journal may want one's DEL.
+    pub path: Vec<PathBuf>,
+}
+
+/// What is out of step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// An ADD that was killed: what it did is still there.
+    Unfinished,
+    /// An undo that could not be done when it was to be: an agent was down, a file system full.
+    Kept,
+    /// The container's namespace and the node's end of its interface are both gone, without a DEL.
+    Gone,
+    /// The journal of an attachment has lines that can't be read.
+    Damaged,
+    /// The address of an attachment is not leased to it any more.
+    LostLease,
+    /// A lease of an earlier boot.
+    EarlierBoot,
+    /// A lease file without an owner: a crash of native host-local.
+    EmptyLease,
+    /// A lease of somebody that the journal does not know.
+    UnknownHolder,
+    /// Something in a lease directory that is named as an address and is no lease.
+    UnreadableLease,
+    /// Another call has it now.
+    Busy,
+}
+
+/// What came of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Remedy {
+    /// It is as it should be now.
+    Mended,
+    /// A run that does not only look would try.
+    WouldMend,
+    /// It was tried; not all could be done, and the rest is kept for the next time.
+    Left,
+    /// Nothing was tried: the text says who can.
+    Told,
+}
+
+/// One thing that is out of step.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// What.
+    pub kind: Kind,
+    /// In which network.
+    pub network: String,
+    /// Whose, if anybody's.
+    pub container_id: Option<String>,
+    /// The interface; empty when a lease does not say.
+    pub interface: Option<String>,
+    /// Which address, if it is about one.
+    pub address: Option<IpAddr>,
+    /// For people: what is there, why, and what to do if this did not.
+    pub text: String,
+    /// What came of it.
+    pub remedy: Remedy,
+}
+
+impl Finding {
+    fn about(kind: Kind, attachment: &Attachment, text: String, remedy: Remedy) -> Self {
+        Self {
+            kind,
+            network: attachment.network.clone(),
+            container_id: Some(attachment.container_id.clone()),
+            interface: Some(attachment.ifname.clone()),
+            address: None,
+            text,
+            remedy,
+        }
+    }
+
+    /// Whether the node is not as it should be (any more). A lease of somebody that the journal does not know is no
+    /// fault: native plugins write no journal.
+    pub fn is_open(&self) -> bool {
+        self.remedy != Remedy::Mended && !matches!(self.kind, Kind::UnknownHolder | Kind::Busy)
+    }
+}
+
+/// Looks for what is out of step, and mends it unless `options` say to only look.
+///
+/// # Errors
+/// When the journal or the lease directories can't be read. What can't be mended is a finding.
+pub fn repair(options: &Options) -> Result<Vec<Finding>, Error> {
+    let failed = |error: StateError| Error::internal(format!("could not look for what is out of step: {error}"));
+    let mut findings = attachments::mend(options).map_err(failed)?;
+    // After the attachments: what they give back is not to be looked at.
+    findings.extend(leases::mend(options).map_err(failed)?);
+    Ok(findings)
+}

@@ -1,0 +1,85 @@
+//! Which lease stores there are on a node, and which of them a plugin may use.
+
+use crate::store::Generation;
+use sandwire_cni::NetworkConfig;
+use sandwire_policy::{Grant, matches_any, paths};
+use sandwire_state::journal::{self, Undo};
+use sandwire_state::leases::{self, Store};
+use sandwire_state::{Outcome, StateError};
+use serde::Deserialize;
+use std::collections::BTreeSet;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+/// The directory of every network that has leases: in the usual place, and where a `dataDir` has put them as far as the
+/// index or the journal knows of it. Sorted.
+///
+/// # Errors
+/// When one of these can't be read.
+pub fn directories() -> Outcome<Vec<PathBuf>> {
+    let mut found: BTreeSet<PathBuf> = leases::directories(Path::new(paths::LEASE_INDEX))?.into_iter().collect();
+    let failed = |error: std::io::Error| StateError::Other(format!("could not list {}: {error}", paths::LEASES));
+    match std::fs::read_dir(paths::LEASES) {
+        Ok(entries) => {
+            for entry in entries {
+                let entry = entry.map_err(failed)?;
+                if entry.file_type().map_err(failed)?.is_dir() {
+                    found.insert(entry.path());
+                }
+            }
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        Err(error) => return Err(failed(error)),
+    }
+    for entry in journal::list(Path::new(paths::JOURNAL), None)?.into_iter().flat_map(|summary| summary.pending) {
+        if let Undo::ReleaseLease { directory, .. } = entry.undo {
+            found.insert(directory);
+        }
+    }
+    found.retain(|directory| directory.is_dir());
+    Ok(found.into_iter().collect())
+}
+
+/// The store in one of them.
+///
+/// # Errors
+/// `Invalid` when the path is not absolute.
+pub fn open(directory: &Path) -> Outcome<Store> {
+    Store::open(directory, Path::new(paths::LEASE_INDEX))
+}
+
+/// The name of the network whose directory it is.
+pub fn network(directory: &Path) -> String {
+    directory.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// Whether policy lets a plugin keep leases below `root`.
+pub(crate) fn data_dir_allowed(grant: &Grant, root: &str) -> bool {
+    let allowed = root == paths::LEASES || matches_any(&grant.data_dirs, root);
+    allowed && root.starts_with('/') && !root.split('/').any(|part| part == "..")
+}
+
+/// Gives back the leases of a network that are of an earlier boot.
+pub(crate) fn reclaim_earlier_boots(generation: &Generation, config: &NetworkConfig) -> Result<(), String> {
+    #[derive(Default, Deserialize)]
+    #[serde(default, rename_all = "camelCase")]
+    struct Ipam {
+        data_dir: String,
+    }
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    struct Network {
+        ipam: Ipam,
+    }
+    let Some(ipam) = config.ipam_type.as_deref() else { return Ok(()) };
+    let named = config.decode::<Network>().unwrap_or_default().ipam.data_dir;
+    let root = match named.as_str() {
+        "" => paths::LEASES,
+        named if generation.grant(ipam).is_ok_and(|grant| grant.is_some_and(|g| data_dir_allowed(&g, named))) => named,
+        // Not ours: no plugin here has leases there.
+        _ => return Ok(()),
+    };
+    let directory = Path::new(root).join(&config.name);
+    let reclaimed = open(&directory).and_then(|mut store| store.reclaim_earlier_boots());
+    reclaimed.map(|_| ()).map_err(|error| format!("leases in {}: {error}", directory.display()))
+}
