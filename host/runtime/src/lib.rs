@@ -10,6 +10,7 @@ pub mod verbs;
 
 mod adapters;
 mod bindings;
+mod collect;
 mod deadline;
 mod delegation;
 mod endpoint;

@@ -1,6 +1,7 @@
-//! ADD, DEL, CHECK, GC and STATUS of one plugin, from the checked invocation to the text for stdout.
+//! ADD, DEL, CHECK and STATUS of one plugin, from the checked invocation to the text for stdout.
 
 use crate::bindings::types;
+use crate::collect;
 use crate::deadline::Deadline;
 use crate::engine;
 use crate::guest;
@@ -14,8 +15,8 @@ use sandwire_cni::{CniResult, Command, Error, Invocation, NetworkConfig, Version
 use sandwire_kernel::linux::{LinuxKernel, open_netns, same_netns};
 use sandwire_kernel::{Kernel, KernelError, Netns};
 use sandwire_policy::{Grant, Limits, matches_any, paths};
-use sandwire_state::journal::{Attachment, Entry, Journal, NetworkLock, Undo};
-use sandwire_state::{Owner, leases};
+use sandwire_state::journal::{Attachment, Entry, Journal, Undo};
+use sandwire_state::leases;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -56,7 +57,7 @@ pub fn run(call: &Invocation, plugin: &str, environment: &[(String, String)]) ->
     let container = container(call)?;
     let mut session = open(call, plugin, generation?, grant.as_ref().ok(), deadline, container.as_ref(), environment)?;
     if call.command == Command::Gc {
-        return collect(session, &grant?, call).map(|()| String::new());
+        return collect::collect(session, &grant?, call).map(|()| String::new());
     }
     if let Some(journal) = session.journal() {
         journal.begin(call.command.as_str(), plugin).map_err(|e| Error::internal(e.to_string()))?;
@@ -156,7 +157,7 @@ fn open(
     Ok(Box::new(Session::new(subject, prev_result, engine, generation, deadline, kernel, journal, native)))
 }
 
-fn busy(deadline: &Deadline, error: &sandwire_state::StateError) -> Error {
+pub(crate) fn busy(deadline: &Deadline, error: &sandwire_state::StateError) -> Error {
     match deadline.reason() {
         Some(reason) => Error {
             code: code::TRY_AGAIN,
@@ -263,7 +264,7 @@ fn join(a: &str, b: &str) -> String {
 }
 
 /// Whether an entry was made for a plugin or for one of its delegates.
-fn of_plugin(entry: &Entry, top: &str) -> bool {
+pub(crate) fn of_plugin(entry: &Entry, top: &str) -> bool {
     entry.plugin.strip_prefix(top).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
@@ -295,7 +296,7 @@ fn explain(error: &mut Error, left: &[Fate]) {
     let texts: Vec<&str> = left
         .iter()
         .map(|fate| match fate {
-            Fate::Failed(text) | Fate::Later(text) => text.as_str(),
+            Fate::Failed(text) | Fate::Later(text) | Fate::AgentDown(text) => text.as_str(),
             Fate::Undone => "",
         })
         .filter(|text| !text.is_empty())
@@ -309,72 +310,17 @@ fn report(left: &[Fate], when: &str) {
     for fate in left {
         match fate {
             Fate::Failed(text) => crate::log::note("error", &format!("{when}: {text}")),
-            Fate::Later(text) => crate::log::note("warn", &format!("{when}: kept for later: {text}")),
+            Fate::Later(text) | Fate::AgentDown(text) => crate::log::note("warn", &format!("{when}: kept for later: {text}")),
             Fate::Undone => {}
         }
     }
 }
 
-fn forget_empty(session: &mut Session) {
+pub(crate) fn forget_empty(session: &mut Session) {
     if let Some(journal) = session.take_journal()
         && let Err(error) = journal.remove_if_empty()
     {
         crate::log::note("warn", &format!("the journal could not be removed: {error}"));
-    }
-}
-
-/// GC: everything of this plugin in this network that belongs to no listed attachment.
-fn collect(mut session: Box<Session>, grant: &Grant, call: &Invocation) -> Result<(), Error> {
-    // Absent: the runtime does not say what is valid (cnitool); nothing may be concluded from that.
-    let Some(valid) = call.config.valid_attachments()? else {
-        crate::log::note("info", "GC without cni.dev/valid-attachments: nothing is collected");
-        return Ok(());
-    };
-    let valid: Vec<Owner> = valid.into_iter().map(|a| Owner::new(a.container_id, a.ifname)).collect();
-    let network = call.config.name.clone();
-    let lock = NetworkLock::take(Path::new(paths::JOURNAL), &network).map_err(|e| busy(&session.deadline, &e))?;
-    let mut failures = Vec::new();
-    let stale = lock.attachments().map_err(|e| Error::internal(e.to_string()))?;
-    for attachment in stale.into_iter().filter(|a| !valid.contains(&a.owner())) {
-        let journal = match lock.journal(&attachment.owner()) {
-            Ok(journal) => journal,
-            Err(error) => {
-                failures.push(error.to_string());
-                continue;
-            }
-        };
-        session.turn_to(attachment, journal);
-        let top = session.subject.plugin.clone();
-        for fate in undo::sweep(&mut session, |entry| of_plugin(entry, &top)) {
-            if let Fate::Failed(text) | Fate::Later(text) = fate {
-                failures.push(text);
-            }
-        }
-        forget_empty(&mut session);
-    }
-    session.turn_to_network();
-    session.valid = Some(valid.clone());
-    let (mut session, answer) = guest(session, grant.clone(), Command::Gc, &call.config);
-    if let Err(error) = answer {
-        failures.push(error.to_string());
-    }
-    if grant.imports.contains("firewall")
-        && let Some(kernel) = session.kernel_if_open()
-    {
-        let pairs: Vec<(String, String)> = valid.into_iter().map(|o| (o.container_id, o.ifname)).collect();
-        if let Err(error) = kernel.retain_rules(Netns::Host, &network, &pairs) {
-            failures.push(error.to_string());
-        }
-    }
-    session.finish();
-    lock.remove_if_empty();
-    match failures.is_empty() {
-        true => Ok(()),
-        false => Err(Error {
-            code: code::INTERNAL,
-            msg: format!("GC of network {network:?} could not remove everything"),
-            details: failures.join("; "),
-        }),
     }
 }
 

@@ -182,8 +182,9 @@ fn gc_has_the_network_for_itself() {
     std::fs::write(folder.join("blank"), "").unwrap();
     std::fs::write(folder.join("begun"), "{\"attachment\":{\"netw").unwrap();
     let gc = NetworkLock::take(place.path(), "net").unwrap();
-    assert_eq!(gc.attachments().unwrap(), [attachment("a"), attachment("b")]);
-    for attachment in gc.attachments().unwrap() {
+    let found: Vec<Attachment> = gc.attachments().unwrap().into_iter().map(|summary| summary.attachment).collect();
+    assert_eq!(found, [attachment("a"), attachment("b")]);
+    for attachment in found {
         let mut journal = gc.journal(&attachment.owner()).unwrap();
         let ids: Vec<u64> = journal.uncommitted().iter().map(|entry| entry.id).collect();
         ids.into_iter().for_each(|id| journal.undone(id).unwrap());
