@@ -310,7 +310,9 @@ fn report(left: &[Fate], when: &str) {
     for fate in left {
         match fate {
             Fate::Failed(text) => crate::log::note("error", &format!("{when}: {text}")),
-            Fate::Later(text) | Fate::AgentDown(text) => crate::log::note("warn", &format!("{when}: kept for later: {text}")),
+            Fate::Later(text) | Fate::AgentDown(text) => {
+                crate::log::note("warn", &format!("{when}: kept for later: {text}"))
+            }
             Fate::Undone => {}
         }
     }

@@ -81,8 +81,12 @@ fn make_state(stale: &[Stale]) {
         journal.begin("ADD", "bridge").unwrap();
         let link = Undo::DeleteLink { side: Side::Host, name: one.link.clone(), index: Some(indexes[&one.link]) };
         let release = |address| Undo::ReleaseLease { directory: directory.clone(), address: Some(address) };
-        let rules =
-            Undo::ClearRules { side: Side::Host, plugin: "bridge".into(), label: "masquerade".into(), rules: json!([]) };
+        let rules = Undo::ClearRules {
+            side: Side::Host,
+            plugin: "bridge".into(),
+            label: "masquerade".into(),
+            rules: json!([]),
+        };
         for (plugin, undo) in [
             ("bridge/host-local", release(one.v4)),
             ("bridge/host-local", release(one.v6)),

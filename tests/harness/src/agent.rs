@@ -382,7 +382,6 @@ fn send(stream: &mut Box<dyn Stream>, status: &str, kind: &str, body: &str) {
     let _ = stream.write_all(reply.as_bytes());
 }
 
-
 fn send_error(stream: &mut Box<dyn Stream>, code: u16, text: &str) -> Option<Box<dyn Stream>> {
     let title = match code {
         400 => "Bad Request",

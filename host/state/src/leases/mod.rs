@@ -251,6 +251,8 @@ impl Store {
                 None => holdings.extend(self.releasable(&directory, &mut index, owner)?),
             }
         }
+        holdings.sort_unstable_by_key(|(_, number)| *number);
+        holdings.dedup_by_key(|(_, number)| *number);
         give_back(&directory, &mut index, holdings)
     }
 
@@ -305,7 +307,8 @@ impl Store {
         if !index.fresh {
             index.rebuild(directory)?;
         }
-        let earlier = self.of_earlier_boots(index)?.into_iter().map(|holding| (holding.owner, holding.number)).collect();
+        let earlier =
+            self.of_earlier_boots(index)?.into_iter().map(|holding| (holding.owner, holding.number)).collect();
         give_back(directory, index, earlier)
     }
 
