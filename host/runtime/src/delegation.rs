@@ -101,7 +101,7 @@ fn in_process(
     if verb == Command::Add && answer.is_err() {
         // The parent may go on without it: what the delegate did must not stay until the parent's own end.
         for fate in undo::sweep(&mut session, |entry| entry.id > before) {
-            if let Fate::Failed(text) | Fate::Later(text) = fate {
+            if let Fate::Failed(text) | Fate::Later(text) | Fate::AgentDown(text) = fate {
                 crate::log::note("error", &format!("after the failed ADD of delegate {plugin:?}: {text}"));
             }
         }

@@ -12,6 +12,7 @@ pub mod verbs;
 
 mod adapters;
 mod bindings;
+mod collect;
 mod deadline;
 mod delegation;
 mod endpoint;

@@ -1,6 +1,6 @@
 //! Takes operations back, from what the journal says of them. Data in, no guest involved.
 
-use crate::endpoint;
+use crate::endpoint::{self, Fault};
 use crate::host_end;
 use crate::refusal::Refusal;
 use crate::session::{Session, netns};
@@ -17,6 +17,8 @@ pub(crate) enum Fate {
     Undone,
     /// It can't be done now and is kept: the agent is down. The next call or `sandwirectl repair` does it.
     Later(String),
+    /// The same, and who else is asked the same agent is asked in vain.
+    AgentDown(String),
     /// It failed; something of ours may still be there.
     Failed(String),
 }
@@ -33,7 +35,7 @@ pub(crate) fn sweep(session: &mut Session, which: impl Fn(&Entry) -> bool) -> Ve
         let Some(journal) = session.journal() else { break };
         let noted = match &fate {
             Fate::Undone => journal.undone(entry.id),
-            Fate::Later(_) | Fate::Failed(_) => journal.failed(entry.id),
+            Fate::Later(_) | Fate::AgentDown(_) | Fate::Failed(_) => journal.failed(entry.id),
         };
         if let Err(error) = noted {
             crate::log::note("error", &format!("the journal could not be written: {error}"));
@@ -276,6 +278,7 @@ pub(crate) fn call_back(session: &Session, plugin: &str, name: &str, call: &endp
         )),
         Ok(reply) if (200..300).contains(&reply.status) || done.contains(&reply.status) => Fate::Undone,
         Ok(reply) => Fate::Later(format!("agent {name:?} answered {} to {} {}", reply.status, call.method, call.path)),
+        Err(Fault::Unreachable(text) | Fault::Timeout(text)) => Fate::AgentDown(text),
         Err(fault) => Fate::Later(fault.text().to_owned()),
     }
 }

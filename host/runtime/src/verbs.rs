@@ -1,6 +1,7 @@
-//! ADD, DEL, CHECK, GC and STATUS of one plugin, from the checked invocation to the text for stdout.
+//! ADD, DEL, CHECK and STATUS of one plugin, from the checked invocation to the text for stdout.
 
 use crate::bindings::types;
+use crate::collect;
 use crate::deadline::Deadline;
 use crate::engine;
 use crate::guest;
@@ -9,14 +10,13 @@ use crate::native::{Found, NativeRunner, find};
 use crate::privilege;
 use crate::session::{Session, Subject};
 use crate::store::Generation;
-use crate::stores;
 use crate::undo::{self, Fate};
 use sandwire_cni::{CniResult, Command, Error, Invocation, NetworkConfig, Version, code};
 use sandwire_kernel::linux::{LinuxKernel, open_netns, same_netns};
 use sandwire_kernel::{Kernel, KernelError, Netns};
 use sandwire_policy::{Grant, Limits, matches_any, paths};
-use sandwire_state::journal::{Attachment, Entry, Journal, NetworkLock, Undo};
-use sandwire_state::{Owner, leases};
+use sandwire_state::journal::{Attachment, Entry, Journal, Undo};
+use sandwire_state::leases;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -59,7 +59,7 @@ pub fn run(call: &Invocation, plugin: &str, environment: &[(String, String)]) ->
     let generation = generation.unwrap_or_else(Generation::unusable);
     let mut session = open(call, plugin, generation, grant.as_ref().ok(), deadline, container.as_ref(), environment)?;
     if call.command == Command::Gc {
-        return collect(session, &grant?, call).map(|()| String::new());
+        return collect::collect(session, &grant?, call).map(|()| String::new());
     }
     if let Some(journal) = session.journal() {
         journal.begin(call.command.as_str(), plugin).map_err(|e| Error::internal(e.to_string()))?;
@@ -159,7 +159,7 @@ fn open(
     Ok(Box::new(Session::new(subject, prev_result, engine, generation, deadline, kernel, journal, native)))
 }
 
-fn busy(deadline: &Deadline, error: &sandwire_state::StateError) -> Error {
+pub(crate) fn busy(deadline: &Deadline, error: &sandwire_state::StateError) -> Error {
     match deadline.reason() {
         Some(reason) => Error {
             code: code::TRY_AGAIN,
@@ -297,7 +297,7 @@ fn explain(error: &mut Error, left: &[Fate]) {
     let texts: Vec<&str> = left
         .iter()
         .map(|fate| match fate {
-            Fate::Failed(text) | Fate::Later(text) => text.as_str(),
+            Fate::Failed(text) | Fate::Later(text) | Fate::AgentDown(text) => text.as_str(),
             Fate::Undone => "",
         })
         .filter(|text| !text.is_empty())
@@ -311,7 +311,9 @@ fn report(left: &[Fate], when: &str) {
     for fate in left {
         match fate {
             Fate::Failed(text) => crate::log::note("error", &format!("{when}: {text}")),
-            Fate::Later(text) => crate::log::note("warn", &format!("{when}: kept for later: {text}")),
+            Fate::Later(text) | Fate::AgentDown(text) => {
+                crate::log::note("warn", &format!("{when}: kept for later: {text}"))
+            }
             Fate::Undone => {}
         }
     }
@@ -322,78 +324,6 @@ pub(crate) fn forget_empty(session: &mut Session) {
         && let Err(error) = journal.remove_if_empty()
     {
         crate::log::note("warn", &format!("the journal could not be removed: {error}"));
-    }
-}
-
-/// GC: everything of this plugin in this network that belongs to no listed attachment.
-fn collect(mut session: Box<Session>, grant: &Grant, call: &Invocation) -> Result<(), Error> {
-    let valid = call.config.valid_attachments()?;
-    let valid: Option<Vec<Owner>> =
-        valid.map(|list| list.into_iter().map(|a| Owner::new(a.container_id, a.ifname)).collect());
-    let network = call.config.name.clone();
-    let lock = NetworkLock::take(Path::new(paths::JOURNAL), &network).map_err(|e| busy(&session.deadline, &e))?;
-    let mut failures = Vec::new();
-    for summary in lock.summaries().map_err(|e| Error::internal(e.to_string()))? {
-        let stale = valid.as_ref().is_some_and(|valid| !valid.contains(&summary.attachment.owner()));
-        if !stale && !summary.has_left_over() {
-            continue;
-        }
-        let attachment = summary.attachment;
-        let journal = match lock.journal(&attachment.owner()) {
-            Ok(journal) => journal,
-            Err(error) => {
-                failures.push(error.to_string());
-                continue;
-            }
-        };
-        session.turn_to(attachment, journal);
-        let top = session.subject.plugin.clone();
-        let left = match stale {
-            true => undo::sweep(&mut session, |entry| of_plugin(entry, &top)),
-            // No call of this network runs now: what did not end was killed. In a container that may be alive only a call
-            // that is told its namespace can undo anything.
-            false => undo::sweep_left_over(&mut session, |entry| {
-                of_plugin(entry, &top) && !undo::is_in_container(&entry.undo)
-            }),
-        };
-        for fate in left {
-            if let Fate::Failed(text) | Fate::Later(text) = fate {
-                failures.push(text);
-            }
-        }
-        forget_empty(&mut session);
-    }
-    session.turn_to_network();
-    match valid {
-        Some(valid) => {
-            session.valid = Some(valid.clone());
-            let answer;
-            (session, answer) = guest(session, grant.clone(), Command::Gc, &call.config);
-            failures.extend(answer.err().map(|error| error.to_string()));
-            if grant.imports.contains("firewall")
-                && let Some(kernel) = session.kernel_if_open()
-            {
-                let pairs: Vec<(String, String)> = valid.into_iter().map(|o| (o.container_id, o.ifname)).collect();
-                failures
-                    .extend(kernel.retain_rules(Netns::Host, &network, &pairs).err().map(|error| error.to_string()));
-            }
-        }
-        // The runtime does not say what is valid (cnitool): what ended with an earlier boot is not, of the rest nothing
-        // may be concluded.
-        None => {
-            crate::log::note("info", "GC without cni.dev/valid-attachments: only what is certain to be left over goes");
-            failures.extend(stores::reclaim_earlier_boots(&session.generation, &call.config).err());
-        }
-    }
-    session.finish();
-    lock.remove_if_empty();
-    match failures.is_empty() {
-        true => Ok(()),
-        false => Err(Error {
-            code: code::INTERNAL,
-            msg: format!("GC of network {network:?} could not remove everything"),
-            details: failures.join("; "),
-        }),
     }
 }
 

@@ -182,13 +182,37 @@ fn gc_has_the_network_for_itself() {
     std::fs::write(folder.join("blank"), "").unwrap();
     std::fs::write(folder.join("begun"), "{\"attachment\":{\"netw").unwrap();
     let gc = NetworkLock::take(place.path(), "net").unwrap();
-    assert_eq!(gc.attachments().unwrap(), [attachment("a"), attachment("b")]);
-    for attachment in gc.attachments().unwrap() {
+    let found: Vec<Attachment> = gc.attachments().unwrap().into_iter().map(|summary| summary.attachment).collect();
+    assert_eq!(found, [attachment("a"), attachment("b")]);
+    for attachment in found {
         let mut journal = gc.journal(&attachment.owner()).unwrap();
         let ids: Vec<u64> = journal.uncommitted().iter().map(|entry| entry.id).collect();
         ids.into_iter().for_each(|id| journal.undone(id).unwrap());
         assert!(journal.remove_if_empty().unwrap());
     }
+    gc.remove_if_empty();
+    assert_eq!(names(place.path()), [""; 0]);
+}
+
+#[test]
+fn what_gc_took_back_together_is_struck_out_unless_the_journal_goes() {
+    let place = tempfile::tempdir().unwrap();
+    let mut journal = Journal::open(place.path(), &attachment("a")).unwrap();
+    journal.begin("ADD", "bridge").unwrap();
+    let ids: Vec<u64> = ["x", "y", "z"].map(|name| journal.intend("bridge", &delete(name)).unwrap()).into();
+    drop(journal);
+    let gc = NetworkLock::take(place.path(), "net").unwrap();
+    let pending = || gc.attachments().unwrap()[0].pending.len();
+    let some = ids[..2].iter().copied().collect();
+    let mut journal = gc.journal(&attachment("a").owner()).unwrap();
+    journal.undone_all(&some).unwrap();
+    assert!(!journal.remove_if_empty().unwrap());
+    assert_eq!(pending(), 1);
+    let mut journal = gc.journal(&attachment("a").owner()).unwrap();
+    journal.undone_all(&ids[2..].iter().copied().collect()).unwrap();
+    // Killed here, nothing was written: the next GC finds it to be undone once more.
+    assert_eq!(pending(), 1);
+    assert!(journal.remove_if_empty().unwrap());
     gc.remove_if_empty();
     assert_eq!(names(place.path()), [""; 0]);
 }

@@ -156,6 +156,29 @@ fn a_requested_address_is_taken_once() {
 }
 
 #[test]
+fn many_are_given_back_at_once_and_nobody_elses() {
+    let place = Place::new();
+    let mut store = place.store();
+    for (id, address) in [("a", "10.0.0.7"), ("a", "fd00::7"), ("b", "10.0.0.8"), ("b", "fd00::8"), ("c", "10.0.0.9")] {
+        store.reserve(&owner(id), 0, ip(address)).unwrap();
+    }
+    let of = [
+        (owner("a"), None),
+        (owner("b"), Some(ip("10.0.0.9"))),
+        (owner("b"), Some(ip("10.0.0.8"))),
+        (owner("b"), Some(ip("10.0.0.8"))),
+        (owner("nobody"), None),
+    ];
+    assert_eq!(store.release_each(&of).unwrap(), [ip("10.0.0.7"), ip("10.0.0.8"), ip("fd00::7")]);
+    assert_eq!(store.release_each(&of).unwrap(), [ip("10.0.0.8"); 0]);
+    // What was taken meanwhile is another's.
+    store.reserve(&owner("d"), 0, ip("10.0.0.8")).unwrap();
+    assert_eq!(store.release_each(&of).unwrap(), [ip("10.0.0.8"); 0]);
+    let left: Vec<IpAddr> = store.all().unwrap().into_iter().map(|lease| lease.address).collect();
+    assert_eq!(left, [ip("10.0.0.8"), ip("10.0.0.9"), ip("fd00::8")]);
+}
+
+#[test]
 fn empty_files_of_a_crashed_host_local_are_free() {
     let place = Place::new();
     place.write("10.0.0.1", "");

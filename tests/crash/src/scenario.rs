@@ -56,16 +56,29 @@ impl Scenario {
     }
 
     /// One network that both implementations know: bridge, gateway, masquerading, one IPv4 address.
-    pub fn compared(whose: Whose) -> Self {
+    pub fn compared_bridge(whose: Whose) -> Self {
         let config = json!({"cniVersion": "1.0.0", "name": "net", "type": "bridge", "bridge": "cni0", "isGateway": true,
-            "ipMasq": true,
-            "ipam": {"type": "host-local", "subnet": "10.1.2.0/24", "routes": [{"dst": "0.0.0.0/0"}]}});
+            "ipMasq": true, "ipam": one_address()});
         let name = match whose {
-            Whose::Ours => "Sandwire",
-            Whose::Debians => "Debian's plugins",
+            Whose::Ours => "Sandwire's bridge",
+            Whose::Debians => "Debian's bridge",
         };
         Self { name, whose, plugin: "bridge", ifname: "eth0", config, agent: false }
     }
+
+    /// The same for address management alone.
+    pub fn compared_host_local(whose: Whose) -> Self {
+        let config = json!({"cniVersion": "1.0.0", "name": "net", "type": "host-local", "ipam": one_address()});
+        let name = match whose {
+            Whose::Ours => "Sandwire's host-local",
+            Whose::Debians => "Debian's host-local",
+        };
+        Self { name, whose, plugin: "host-local", ifname: "eth0", config, agent: false }
+    }
+}
+
+fn one_address() -> Value {
+    json!({"type": "host-local", "subnet": "10.1.2.0/24", "routes": [{"dst": "0.0.0.0/0"}]})
 }
 
 fn dual_stack() -> Value {

@@ -1,6 +1,6 @@
 //! Reports as tables, for people and for `docs/reliability.md`.
 
-use crate::trial::{Report, Selection};
+use crate::trial::{Plan, Report, Selection};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
@@ -41,7 +41,7 @@ impl Table {
                 table.row(vec![
                     report.plan.scenario.name.into(),
                     report.plan.verb.name().into(),
-                    fault(report.plan.selection).into(),
+                    disturbance(&report.plan),
                     format!("{call}{by}"),
                     matching.to_string(),
                     tried.to_string(),
@@ -69,7 +69,7 @@ impl Table {
             table.row(vec![
                 report.plan.scenario.name.into(),
                 report.plan.verb.name().into(),
-                format!("{}{}", fault(report.plan.selection), if report.plan.netns_gone { ", netns gone" } else { "" }),
+                disturbance(&report.plan),
                 report.points.len().to_string(),
                 count(|t| t.hit).to_string(),
                 count(|t| t.failed.is_some()).to_string(),
@@ -81,13 +81,14 @@ impl Table {
     }
 }
 
-fn fault(selection: Selection) -> &'static str {
-    match selection {
+fn disturbance(plan: &Plan) -> String {
+    let fault = match plan.selection {
         Selection::Kill => "SIGKILL",
         Selection::KillAll => "SIGKILL to all",
         Selection::OneErrno => "one errno each",
         Selection::AllErrnos => "each of 6 errnos",
-    }
+    };
+    format!("{fault}{}", if plan.netns_gone { ", netns gone" } else { "" })
 }
 
 /// What a line of a snapshot's difference is about.

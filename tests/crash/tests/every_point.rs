@@ -19,6 +19,15 @@ fn try_all(scenario: &Scenario, verb: Verb) {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// A DEL that finds no namespace any more must undo from the journal alone.
+#[test]
+fn bridge_add_and_then_no_netns() {
+    let plan = Plan::new(Scenario::bridge(), Verb::Add, Selection::Kill).netns_gone();
+    let report = Report::make(&plan, 1).unwrap_or_else(|e| panic!("{e:#}"));
+    std::io::stdout().write_all(format!("\n{}\n", Table::of_calls(std::slice::from_ref(&report))).as_bytes()).unwrap();
+    report.assert_nothing_left().unwrap_or_else(|e| panic!("{e:#}"));
+}
+
 macro_rules! every_point {
     ($($name:ident: $scenario:ident $verb:ident;)*) => {
         $(#[test] fn $name() { try_all(&Scenario::$scenario(), Verb::$verb) })*

@@ -123,7 +123,7 @@ fn locked(options: &Options, attachment: &Attachment, journal: Journal, deadline
 fn reason(fate: Fate) -> Option<String> {
     match fate {
         Fate::Undone => None,
-        Fate::Later(text) | Fate::Failed(text) => Some(text),
+        Fate::Later(text) | Fate::AgentDown(text) | Fate::Failed(text) => Some(text),
     }
 }
 

@@ -13,7 +13,7 @@ use nix::fcntl::FlockArg;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// One interface of one container in one network.
@@ -155,6 +155,17 @@ impl Journal {
         self.record(|| Line::Undone { id })
     }
 
+    /// Several at once, in GC. Writes nothing when nothing is left of the whole journal: `remove_if_empty` comes next, and
+    /// who is killed before it leaves what can be undone once more.
+    pub fn undone_all(&mut self, ids: &BTreeSet<u64>) -> Outcome<()> {
+        let all = self.content.entries.iter().all(|(_, entry)| ids.contains(&entry.id));
+        if !all || self.content.damaged > 0 {
+            return ids.iter().try_for_each(|id| self.undone(*id));
+        }
+        ids.iter().for_each(|id| self.content.apply(Line::Undone { id: *id }));
+        Ok(())
+    }
+
     /// The call that `begin` started succeeded; `facts` are what `sandwirectl attachments` shows of it. Nothing is written
     /// for a call that did nothing and has none (null).
     pub fn commit(&mut self, facts: &Value) -> Outcome<()> {
@@ -239,15 +250,18 @@ pub fn list(root: &Path, network: Option<&str>) -> Outcome<Vec<Summary>> {
     };
     let mut found = Vec::new();
     for path in folders.iter().map(|folder| entries(folder)).collect::<Outcome<Vec<_>>>()?.into_iter().flatten() {
-        let Some(content) = file::peek(&path)? else { continue };
-        let uncommitted = content.uncommitted().count();
-        // Not even its first line: a call that is just starting, or that was killed before it did anything.
-        let Some(attachment) = content.attachment else { continue };
-        let pending = content.entries.into_iter().map(|(_, entry)| entry).collect();
-        found.push(Summary { attachment, pending, uncommitted, facts: content.facts, damaged: content.damaged });
+        // Without even its first line: a call that is just starting, or that was killed before it did anything.
+        found.extend(file::peek(&path)?.and_then(summary));
     }
     found.sort_unstable_by(|a, b| a.attachment.cmp(&b.attachment));
     Ok(found)
+}
+
+fn summary(content: Content) -> Option<Summary> {
+    let uncommitted = content.uncommitted().count();
+    let Content { attachment, entries, facts, damaged, .. } = content;
+    let pending = entries.into_iter().map(|(_, entry)| entry).collect();
+    Some(Summary { attachment: attachment?, pending, uncommitted, facts, damaged })
 }
 
 fn entries(folder: &Path) -> Outcome<Vec<PathBuf>> {
@@ -279,19 +293,18 @@ impl NetworkLock {
 
     /// Every attachment with a journal, sorted. A file that does not even say whose it is goes: its call was killed before
     /// it did anything, and none runs now.
-    pub fn attachments(&self) -> Outcome<Vec<Attachment>> {
-        Ok(self.summaries()?.into_iter().map(|summary| summary.attachment).collect())
-    }
-
-    /// The same, with what their journals say.
-    pub fn summaries(&self) -> Outcome<Vec<Summary>> {
+    pub fn attachments(&self) -> Outcome<Vec<Summary>> {
+        let mut found = Vec::new();
         for path in entries(&folder(&self.root, &self.network))? {
-            if file::peek(&path)?.is_some_and(|content| content.is_blank()) {
+            let Some(content) = file::peek(&path)? else { continue };
+            if content.is_blank() {
                 let removed = std::fs::remove_file(&path);
                 removed.map_err(|error| StateError::io("remove the journal", &path, error))?;
             }
+            found.extend(summary(content));
         }
-        list(&self.root, Some(&self.network))
+        found.sort_unstable_by(|a, b| a.attachment.cmp(&b.attachment));
+        Ok(found)
     }
 
     /// The journal of one of them. (`Journal::open` would wait for this lock for ever.)

@@ -144,7 +144,11 @@ impl Store {
         }
         // A container that has outlived a reboot by its name (podman, an attachment by hand): not "allocated already".
         if !former.is_empty() {
-            give_back(&directory, &mut index, former)?;
+            give_back(
+                &directory,
+                &mut index,
+                former.into_iter().map(|holding| (holding.owner, holding.number)).collect(),
+            )?;
         }
         let order = ranges::round(&spans, directory.cursor(set));
         let mut reclaimed = false;
@@ -232,25 +236,40 @@ impl Store {
     /// interface gave its container.
     pub fn release(&mut self, owner: &Owner) -> Outcome<Vec<IpAddr>> {
         let Some((directory, mut index)) = self.lock()? else { return Ok(Vec::new()) };
+        let holdings = self.releasable(&directory, &mut index, owner)?;
+        give_back(&directory, &mut index, holdings)
+    }
+
+    fn releasable(&self, directory: &Directory, index: &mut Index, owner: &Owner) -> Outcome<Vec<(OwnerHash, u128)>> {
         let [exact, _] = OwnerHash::both(owner);
-        let mut holdings = self.holdings_of(&directory, &mut index, owner)?;
+        let mut holdings = self.holdings_of(directory, index, owner)?;
         if holdings.iter().any(|holding| holding.owner == exact) {
             holdings.retain(|holding| holding.owner == exact);
         }
-        give_back(&directory, &mut index, holdings)
+        Ok(holdings.into_iter().map(|holding| (holding.owner, holding.number)).collect())
     }
 
     /// Gives back this one address if `owner` has it; whether it had.
     pub fn release_address(&mut self, owner: &Owner, address: IpAddr) -> Outcome<bool> {
         let Some((directory, mut index)) = self.lock()? else { return Ok(false) };
-        let number = ranges::number(address);
-        match directory.content(number) {
-            Content::Owned(holder) if is_of(&holder, owner) => {
-                give_back_one(&directory, &mut index, number, &holder)?;
-                Ok(true)
+        let holding = releasable_at(&directory, owner, address);
+        Ok(!give_back(&directory, &mut index, holding.into_iter().collect())?.is_empty())
+    }
+
+    /// Both for many at once, under one lock: of each owner this address if it has it, or all that it has; what that was.
+    /// Goes on past what can't be removed and says so at the end.
+    pub fn release_each(&mut self, of: &[(Owner, Option<IpAddr>)]) -> Outcome<Vec<IpAddr>> {
+        let Some((directory, mut index)) = self.lock()? else { return Ok(Vec::new()) };
+        let mut holdings = Vec::with_capacity(of.len());
+        for (owner, address) in of {
+            match address {
+                Some(address) => holdings.extend(releasable_at(&directory, owner, *address)),
+                None => holdings.extend(self.releasable(&directory, &mut index, owner)?),
             }
-            _ => Ok(false),
         }
+        holdings.sort_unstable_by_key(|(_, number)| *number);
+        holdings.dedup_by_key(|(_, number)| *number);
+        give_back(&directory, &mut index, holdings)
     }
 
     /// GC: gives back everything whose owner is not in `valid`, and the empty files that a crash of native host-local
@@ -264,6 +283,7 @@ impl Store {
         let valid: HashSet<OwnerHash> = valid.iter().flat_map(OwnerHash::both).chain([OwnerHash::UNKNOWN]).collect();
         let mut stale = index.holdings()?;
         stale.retain(|holding| !valid.contains(&holding.owner));
+        let stale = stale.into_iter().map(|holding| (holding.owner, holding.number)).collect();
         let mut released = give_back(&directory, &mut index, stale)?;
         released.extend(survey::remove_empty(&directory, &mut index)?);
         index.seal(&directory);
@@ -298,7 +318,8 @@ impl Store {
         if !index.fresh {
             index.rebuild(directory)?;
         }
-        let earlier = self.of_earlier_boots(index)?;
+        let earlier =
+            self.of_earlier_boots(index)?.into_iter().map(|holding| (holding.owner, holding.number)).collect();
         give_back(directory, index, earlier)
     }
 
@@ -344,14 +365,14 @@ fn give_back_one(directory: &Directory, index: &mut Index, number: u128, holder:
 }
 
 /// Removes all of them, going on past what can't be removed and saying so at the end.
-fn give_back(directory: &Directory, index: &mut Index, holdings: Vec<Holding>) -> Outcome<Vec<IpAddr>> {
+fn give_back(directory: &Directory, index: &mut Index, holdings: Vec<(OwnerHash, u128)>) -> Outcome<Vec<IpAddr>> {
     let mut released = Vec::with_capacity(holdings.len());
     let mut failed = None;
-    for holding in holdings {
-        match directory.remove(holding.number) {
+    for (owner, number) in holdings {
+        match directory.remove(number) {
             Ok(()) => {
-                index.give(holding.owner, holding.number);
-                released.push(ranges::address(holding.number));
+                index.give(owner, number);
+                released.push(ranges::address(number));
             }
             Err(error) => failed = failed.or(Some(error)),
         }
@@ -361,6 +382,17 @@ fn give_back(directory: &Directory, index: &mut Index, holdings: Vec<Holding>) -
     }
     released.sort_unstable();
     failed.map_or(Ok(released), Err)
+}
+
+/// This address, if its file says that `owner` has it.
+fn releasable_at(directory: &Directory, owner: &Owner, address: IpAddr) -> Option<(OwnerHash, u128)> {
+    let number = ranges::number(address);
+    match directory.content(number) {
+        Content::Owned(holder) if is_of(&holder, owner) => {
+            Some((OwnerHash::of(&holder.container_id, &holder.ifname), number))
+        }
+        _ => None,
+    }
 }
 
 fn first_free(index: &mut Index, order: &[Span], skip: &BTreeSet<u128>) -> Outcome<Option<u128>> {

@@ -15,5 +15,5 @@ mod leases;
 mod reboot;
 mod repair;
 mod runner;
-mod vlan;
 mod status;
+mod vlan;
