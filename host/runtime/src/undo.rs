@@ -4,7 +4,8 @@ use crate::endpoint::{self, Fault};
 use crate::host_end;
 use crate::refusal::Refusal;
 use crate::session::{Session, netns};
-use sandwire_kernel::{KernelError, LinkChanges, LinkId, Netns, RouteSpec, RuleOwner};
+use sandwire_cni::Command;
+use sandwire_kernel::{KernelError, LinkChanges, LinkId, Netns, RouteSpec, Rule, RuleOwner};
 use sandwire_policy::{Endpoint, paths};
 use sandwire_state::journal::{Entry, Journal, Side, State, Undo};
 use sandwire_state::{StateError, kv, leases};
@@ -31,7 +32,10 @@ pub(crate) fn sweep(session: &mut Session, which: impl Fn(&Entry) -> bool) -> Ve
     let mut left = Vec::new();
     for entry in entries {
         let plugin = entry.plugin.rsplit('/').next().unwrap_or_default();
-        let fate = take_back(session, plugin, &entry.undo);
+        let fate = match &entry.undo {
+            Undo::ClearRules { .. } if session.subject.verb == Command::Add => rules_as_before(session, &entry),
+            undo => take_back(session, plugin, undo),
+        };
         let Some(journal) = session.journal() else { break };
         let noted = match &fate {
             Fate::Undone => journal.undone(entry.id),
@@ -103,6 +107,47 @@ pub(crate) fn is_in_container(undo: &Undo) -> bool {
         | Undo::Delegate { .. }
         | Undo::RemoveNote { .. }
         | Undo::Shared { .. } => false,
+    }
+}
+
+/// The undo of rules in an ADD that failed: those under its label become what they were, and others of the same attachment
+/// stay. An earlier ADD may have succeeded, and the runtime still counts on it; only DEL and GC clear all.
+fn rules_as_before(session: &mut Session, entry: &Entry) -> Fate {
+    let Undo::ClearRules { side, plugin, label, .. } = &entry.undo else { return Fate::Undone };
+    let at = netns(*side);
+    let before = session.journal().and_then(|journal| {
+        let pending = journal.pending();
+        let earlier = pending.into_iter().filter(|other| other.id < entry.id && other.state == State::Done);
+        let mut same = earlier.filter_map(|other| match &other.undo {
+            Undo::ClearRules { side: s, plugin: p, label: l, rules } if (s, p, l) == (side, plugin, label) => {
+                Some(rules)
+            }
+            _ => None,
+        });
+        same.next_back().cloned()
+    });
+    let rules = match before.map(serde_json::from_value::<Vec<Rule>>) {
+        None => Vec::new(),
+        Some(Ok(rules)) => rules,
+        Some(Err(error)) => return Fate::Failed(format!("the journal has no firewall rules: {error}")),
+    };
+    let attachment = session.subject.attachment.clone();
+    let owner = RuleOwner {
+        plugin: plugin.clone(),
+        network: attachment.network,
+        container_id: attachment.container_id,
+        ifname: attachment.ifname,
+    };
+    match session.kernel_if_open() {
+        Some(kernel) if at == Netns::Host || kernel.has_container() => {
+            match kernel.apply_rules(at, &owner, label, &rules) {
+                // A kernel that can't have rules has none.
+                Err(KernelError::Unsupported(_)) if rules.is_empty() => Fate::Undone,
+                outcome => fate("removing firewall rules", outcome),
+            }
+        }
+        Some(_) => Fate::Undone,
+        None => Fate::Failed("removing firewall rules: this call was opened without network namespaces".into()),
     }
 }
 

@@ -105,7 +105,8 @@ impl World {
         self.act(step)?;
         let differences = self.differences(rules || self.steps.is_multiple_of(RULES_EVERY))?;
         if !differences.is_empty() {
-            bail!("{}", differences.join("\n"));
+            let ruleset = if rules { self.node.sh("nft list ruleset")? } else { String::new() };
+            bail!("{}\n{ruleset}", differences.join("\n"));
         }
         Ok(())
     }
