@@ -1,5 +1,5 @@
 # Every target is one script or cargo call; the scripts say what they do.
-.PHONY: build check test test-crash demo demo-local bench install uninstall clean
+.PHONY: build check test soak demo demo-local bench install uninstall clean
 
 build:
 	host/build.sh
@@ -11,8 +11,10 @@ check:
 test:
 	tests/run.sh
 
-test-crash: build
-	cargo test --locked --profile tool --no-fail-fast -p sandwire-crash
+# Hours: all six errnos at each system call, 5,000 stale attachments, random steps until MODEL_SECONDS (14,400) are over.
+soak: build
+	SOAK=1 cargo test --locked --profile tool --no-fail-fast -p sandwire-crash
+	MODEL_SECONDS=$${MODEL_SECONDS:-14400} cargo test --locked --profile tool --no-fail-fast -p sandwire-model
 
 demo: build
 	demo/demo.sh

@@ -61,19 +61,22 @@ machine() {
 
 unchanged() { diff "$logs/machine.before" <(machine) && echo "the machine is as it was"; }
 
-# tests/crash (every crash point of every call) is not part of this yet: it has a failing trial left, GC of bagpipe, and
-# takes longer than the rest. `make test-crash` runs it.
-unit() { cargo test --locked --profile tool --no-fail-fast --workspace --exclude sandwire-harness --exclude sandwire-crash; }
-e2e() { cargo test --locked --profile tool --no-fail-fast -p sandwire-harness; }
+tested() { cargo test --locked --profile tool --no-fail-fast "$@"; }
+# These run through the installed binary, or take minutes: parts of their own.
+apart=(sandwire-harness sandwire-crash sandwire-model)
 
 part "packages" tests/install-packages.sh || finish
 tests/lab/install.sh || { failed=1; finish; }
+tests/vm/setup.sh || { failed=1; finish; }
 machine >$logs/machine.before
 part "build of the host" host/build.sh || finish
 part "build of the plugins" plugins/build.sh || finish
 part "check" tests/check.sh
-part "unit tests" unit
-part "end to end" e2e
+part "unit tests" tested --workspace "${apart[@]/#/--exclude=}"
+part "end to end" tested -p sandwire-harness
+part "every crash point" tested -p sandwire-crash
+part "model" tested -p sandwire-model
+part "full kernel" tests/vm/lane.sh
 part "lab" tests/lab/self-test.sh
 part "bagpipe" tests/lab/bagpipe.sh
 part "demo-local" demo/demo-local.sh
