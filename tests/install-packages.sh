@@ -46,7 +46,7 @@ fi
 # ---- Rust's
 command -v cargo >/dev/null || { say "there is no cargo; install Rust 1.95 or newer with rustup, https://rustup.rs"; exit 1; }
 if command -v rustup >/dev/null; then
-  for target in wasm32-unknown-unknown x86_64-unknown-linux-musl; do
+  for target in wasm32-unknown-unknown wasm32-wasip2 x86_64-unknown-linux-musl; do
     rustup target list --installed | grep -qx $target || rustup target add $target
   done
   for component in rustfmt clippy; do

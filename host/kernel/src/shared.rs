@@ -2,6 +2,7 @@
 
 use crate::{AddressSpec, BridgeSpec, DeviceSpec, Kernel, KernelError, LinkChanges, LinkInfo, Mac, Outcome};
 use ipnet::IpNet;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::net::IpAddr;
 
 /// The named bridge, made if missing, and up; whether it was made.
@@ -16,7 +17,7 @@ pub fn ensure_bridge(kernel: &mut dyn Kernel, device: &DeviceSpec, bridge: &Brid
     // (containernetworking/plugins#366).
     let (info, made) = match kernel.link_by_name(device.netns, name) {
         Ok(info) => (info, false),
-        Err(KernelError::NotFound(_)) => match kernel.create_bridge(device, bridge) {
+        Err(KernelError::NotFound(_)) => match kernel.create_bridge(&with_mac(device), bridge) {
             Ok(id) => (kernel.link_info(id)?, true),
             Err(KernelError::Exists(_)) => (kernel.link_by_name(device.netns, name)?, false),
             Err(error) => return Err(error),
@@ -36,6 +37,15 @@ pub fn ensure_bridge(kernel: &mut dyn Kernel, device: &DeviceSpec, bridge: &Brid
         return Ok((kernel.link_info(info.id)?, made));
     }
     Ok((info, made))
+}
+
+/// A bridge that is made with a MAC keeps it (`br_stp_recalculate_bridge_id`, NET_ADDR_SET); any other takes the lowest of its
+/// ports', and of two first pods at once one would be told a MAC that the other's port or gateway changes a moment later.
+fn with_mac(device: &DeviceSpec) -> DeviceSpec {
+    let [_, _, a, b, c, d, e, f] = RandomState::new().build_hasher().finish().to_be_bytes();
+    // One interface's, locally administered (IEEE 802), as the kernel's own (`eth_random_addr`).
+    let random = Mac([a & 0xfe | 0x02, b, c, d, e, f]);
+    DeviceSpec { mac: device.mac.or(Some(random)), ..device.clone() }
 }
 
 /// A gateway's address on a shared link; whether anything was changed.

@@ -72,7 +72,11 @@ fn finish_killed(
     }
     let ours = |entry: &Entry| of_plugin(entry, plugin) && !undo::is_in_container(&entry.undo);
     for fate in undo::sweep_left_over(session, ours) {
-        failures.add_fate(fate);
+        match fate {
+            // It is kept for the next call, as after a DEL: that its agent is down is no failure of collecting others.
+            Fate::Later(text) | Fate::AgentDown(text) => crate::log::note("warn", &format!("kept for later: {text}")),
+            fate => failures.add_fate(fate),
+        }
     }
     forget_empty(session);
 }

@@ -248,6 +248,12 @@ impl Model {
         let heard = attachment.net.has_agent() && !self.agent_acts() && self.agent != Mode::Refuse;
         match self.state(&attachment) {
             State::Absent if heard => self.set(attachment, State::Owed { surely: false }),
+            // An ADD of the same name gives its own lease of an earlier boot back before it takes another.
+            State::Stale { .. } if heard => self.set(attachment, State::Loose),
+            State::Stale { addresses, .. } if self.is_there(attachment.pod) => {
+                let addresses = addresses.clone();
+                self.set(attachment, State::Stale { addresses, surely: false });
+            }
             // What is owed may be done by the next ADD too.
             State::Owed { .. } if self.agent_acts() => self.set(attachment, State::Owed { surely: false }),
             _ => {}
@@ -287,8 +293,30 @@ impl Model {
     /// A GC ended. What it could not do is owed.
     pub fn collected(&mut self, net: &Net, valid: &[Attachment]) {
         let all: Vec<Attachment> = self.states.keys().copied().collect();
-        for attachment in all.into_iter().filter(|a| a.net == *net && !valid.contains(a)) {
-            self.removed(attachment);
+        for attachment in all.into_iter().filter(|a| a.net == *net) {
+            if valid.contains(&attachment) {
+                self.paid(attachment);
+            } else {
+                self.removed(attachment);
+            }
+        }
+    }
+
+    /// A GC ended that was not told what is valid: what is of an earlier boot is not, and what is owed is tried again.
+    pub fn collected_unsaid(&mut self, net: &Net) {
+        let all: Vec<Attachment> = self.states.keys().copied().collect();
+        for attachment in all.into_iter().filter(|a| a.net == *net) {
+            match self.state(&attachment) {
+                State::Stale { surely: true, .. } => self.set(attachment, State::Absent),
+                _ => self.paid(attachment),
+            }
+        }
+    }
+
+    /// What is owed to the agent may have been told to it by now.
+    fn paid(&mut self, attachment: Attachment) {
+        if matches!(self.state(&attachment), State::Owed { .. }) && self.agent_acts() {
+            self.set(attachment, State::Owed { surely: false });
         }
     }
 

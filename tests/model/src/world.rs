@@ -309,7 +309,12 @@ impl World {
             return Ok(());
         }
         match (added.as_slice(), deleted) {
-            ([], true) => self.model.deleted(attachment),
+            // Which was first nobody knows; an ADD that the agent may have heard is owed after either.
+            ([], true) => {
+                self.model.not_added(attachment);
+                self.model.deleted(attachment);
+                self.model.not_added(attachment);
+            }
             ([], false) => {
                 if calls[0].verb == Verb::Add && self.model.add_wanted(&attachment, 0, 0) == Wanted::Succeeds {
                     bail!("one of two ADDs of {attachment} should have succeeded: {outcomes:?}");
@@ -343,7 +348,10 @@ impl World {
         }
         let outcome = self.node.call(net.plugin, Verb::Gc).config(&config).run()?;
         in_time(&outcome)?;
-        let Some(valid) = valid else { return outcome.done() };
+        let Some(valid) = valid else {
+            self.model.collected_unsaid(&net);
+            return outcome.done();
+        };
         ended_as(self.model.gc_wanted(&net, valid), &outcome)?;
         self.model.collected(&net, valid);
         Ok(())
