@@ -170,10 +170,10 @@ fn many_are_given_back_at_once_and_nobody_elses() {
         (owner("nobody"), None),
     ];
     assert_eq!(store.release_each(&of).unwrap(), [ip("10.0.0.7"), ip("10.0.0.8"), ip("fd00::7")]);
-    assert_eq!(store.release_each(&of).unwrap(), [ip("10.0.0.8"); 0]);
+    assert!(store.release_each(&of).unwrap().is_empty());
     // What was taken meanwhile is another's.
     store.reserve(&owner("d"), 0, ip("10.0.0.8")).unwrap();
-    assert_eq!(store.release_each(&of).unwrap(), [ip("10.0.0.8"); 0]);
+    assert!(store.release_each(&of).unwrap().is_empty());
     let left: Vec<IpAddr> = store.all().unwrap().into_iter().map(|lease| lease.address).collect();
     assert_eq!(left, [ip("10.0.0.8"), ip("10.0.0.9"), ip("fd00::8")]);
 }

@@ -6,6 +6,9 @@ use sandwire_harness::agent::Agent;
 use sandwire_harness::{Node, Pod, Verb, versions};
 use serde_json::{Value, json};
 
+/// What is changed in a result, how, and the words that name it.
+type Change = (&'static str, fn(&mut Value), &'static str);
+
 /// One change. `$VETH` is the host end.
 struct Row {
     what: &'static str,
@@ -67,7 +70,7 @@ impl Bench {
     }
 
     /// Each row on a fresh attachment, and the result changed by each of `results`.
-    fn rows(&self, rows: &[Row], results: &[(&str, fn(&mut Value), &str)]) {
+    fn rows(&self, rows: &[Row], results: &[Change]) {
         for row in rows {
             let result = self.call(Verb::Add, None).result().unwrap_or_else(|e| panic!("before {}: {e:#}", row.what));
             self.call(Verb::Check, Some(&result)).done().unwrap_or_else(|e| panic!("before {}: {e:#}", row.what));
@@ -102,7 +105,7 @@ impl Bench {
     }
 }
 
-fn at_every_version(config: &Value, rows: &[Row], results: &[(&str, fn(&mut Value), &str)]) {
+fn at_every_version(config: &Value, rows: &[Row], results: &[Change]) {
     for version in versions::ALL.into_iter().filter(|version| versions::has_check(version)) {
         Bench::new(config.clone(), version).rows(rows, results);
     }
@@ -336,7 +339,7 @@ fn bagpipe() {
         host("another MAC of the gateway", tell("ip link set evpn---$i address 02:00:00:00:00:98"), "has MAC 02:00:00:00:00:98, the network's gateway has 0a:58:"),
         host("no masquerading", "nft flush ruleset", "masquerading rules are missing"),
     ];
-    let results: [(&str, fn(&mut Value), &str); 2] = [
+    let results: [Change; 2] = [
         ("no interfaces", |r| r["interfaces"] = json!([]), "prevResult has no interface \"eth0\" in a sandbox"),
         (
             "an interface of another plugin",
