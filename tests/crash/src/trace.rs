@@ -100,7 +100,7 @@ pub fn run(mut command: Command, input: &[u8], fault: Option<(&Point, Fault)>) -
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     // SAFETY: one system call between fork and exec, async-signal-safe.
     unsafe { command.pre_exec(|| Ok(ptrace::traceme()?)) };
-    let mut child = command.spawn().context("can't start the program")?;
+    let mut child = sandwire_harness::start(&mut command).context("can't start the program")?;
     // A pipe takes 64 KiB without a reader.
     child.stdin.take().context("no stdin")?.write_all(input).context("feeding the program")?;
     let root = Pid::from_raw(i32::try_from(child.id())?);

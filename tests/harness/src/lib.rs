@@ -27,7 +27,7 @@ pub mod versions;
 
 pub use cni::{Call, CniError, Outcome, Verb};
 pub use install::{Installation, repository};
-pub use node::{Node, Place};
+pub use node::{Node, Place, start};
 pub use pod::Pod;
 pub use run::Finished;
 pub use snapshot::Snapshot;

@@ -45,6 +45,25 @@ pub enum Place {
     Netns(PathBuf),
 }
 
+/// Starts a program that may have been written a moment ago: a child that another test forked in between has it open for
+/// writing until its own execve(2), and the kernel refuses to run it for so long (ETXTBSY).
+///
+/// # Errors
+/// When it can't be started.
+pub fn start(command: &mut Command) -> std::io::Result<Child> {
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    loop {
+        match command.spawn() {
+            Err(error)
+                if error.kind() == std::io::ErrorKind::ExecutableFileBusy && std::time::Instant::now() < until =>
+            {
+                std::thread::sleep(std::time::Duration::from_millis(5));
+            }
+            started => return started,
+        }
+    }
+}
+
 impl Node {
     /// A node with `lo` up, the folders of CNI and Sandwire empty, and nothing installed.
     ///
@@ -121,7 +140,7 @@ impl Node {
     pub fn spawn(&self, place: &Place, mut command: Command) -> Result<Child> {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let program = command.get_program().to_string_lossy().into_owned();
-        self.at(place, move || command.spawn())?.with_context(|| format!("can't start {program}"))
+        self.at(place, move || start(&mut command))?.with_context(|| format!("can't start {program}"))
     }
 
     /// Start a program that lives as long as the node (a daemon, a capture). Killed with the node.
@@ -130,7 +149,7 @@ impl Node {
     /// When it can't be started.
     pub fn background(&self, place: &Place, mut command: Command) -> Result<()> {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let child = self.at(place, move || command.spawn())??;
+        let child = self.at(place, move || start(&mut command))??;
         if let Ok(mut children) = self.children.lock() {
             children.push(child);
         }
