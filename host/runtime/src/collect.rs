@@ -152,18 +152,7 @@ impl Stale {
 /// Whether there is nothing to be done for it in GC, which is told of no container's namespace: what was made in there goes
 /// with it, or with its other end.
 fn is_over(undo: &Undo) -> bool {
-    match undo {
-        Undo::Shared { .. } => true,
-        Undo::DeleteLink { side, .. }
-        | Undo::RestoreSysctl { side, .. }
-        | Undo::RestoreLink { side, .. }
-        | Undo::MoveLink { side, .. }
-        | Undo::SetMaster { side, .. }
-        | Undo::RemoveAddress { side, .. }
-        | Undo::RemoveRoute { side, .. }
-        | Undo::ClearRules { side, .. } => *side == Side::Container,
-        Undo::ReleaseLease { .. } | Undo::Call { .. } | Undo::Delegate { .. } | Undo::RemoveNote { .. } => false,
-    }
+    matches!(undo, Undo::Shared { .. }) || undo::is_in_container(undo)
 }
 
 #[derive(Default)]

@@ -93,21 +93,7 @@ fn covers(newer: &Undo, older: &Undo) -> bool {
 
 /// Whether an undo is about something within the container.
 pub(crate) fn is_in_container(undo: &Undo) -> bool {
-    match undo {
-        Undo::DeleteLink { side, .. }
-        | Undo::RestoreSysctl { side, .. }
-        | Undo::RestoreLink { side, .. }
-        | Undo::MoveLink { side, .. }
-        | Undo::SetMaster { side, .. }
-        | Undo::RemoveAddress { side, .. }
-        | Undo::RemoveRoute { side, .. }
-        | Undo::ClearRules { side, .. } => *side == Side::Container,
-        Undo::ReleaseLease { .. }
-        | Undo::Call { .. }
-        | Undo::Delegate { .. }
-        | Undo::RemoveNote { .. }
-        | Undo::Shared { .. } => false,
-    }
+    undo.side() == Some(Side::Container)
 }
 
 /// The undo of rules in an ADD that failed: those under its label become what they were, and others of the same attachment
@@ -191,17 +177,7 @@ fn in_kernel(session: &mut Session, undo: &Undo) -> Fate {
     let Some(kernel) = session.kernel_if_open() else {
         return Fate::Failed(format!("{undo:?}: this call was opened without network namespaces"));
     };
-    let at = match undo {
-        Undo::DeleteLink { side, .. }
-        | Undo::RestoreSysctl { side, .. }
-        | Undo::RestoreLink { side, .. }
-        | Undo::MoveLink { side, .. }
-        | Undo::SetMaster { side, .. }
-        | Undo::RemoveAddress { side, .. }
-        | Undo::RemoveRoute { side, .. }
-        | Undo::ClearRules { side, .. } => netns(*side),
-        _ => Netns::Host,
-    };
+    let at = undo.side().map_or(Netns::Host, netns);
     if at == Netns::Container && !kernel.has_container() {
         // It went with its namespace.
         return Fate::Undone;

@@ -173,3 +173,24 @@ pub enum Undo {
         what: String,
     },
 }
+
+impl Undo {
+    /// In which namespace it is done; none for what is in neither.
+    pub fn side(&self) -> Option<Side> {
+        match self {
+            Self::DeleteLink { side, .. }
+            | Self::RestoreSysctl { side, .. }
+            | Self::RestoreLink { side, .. }
+            | Self::MoveLink { side, .. }
+            | Self::SetMaster { side, .. }
+            | Self::RemoveAddress { side, .. }
+            | Self::RemoveRoute { side, .. }
+            | Self::ClearRules { side, .. } => Some(*side),
+            Self::ReleaseLease { .. }
+            | Self::Call { .. }
+            | Self::Delegate { .. }
+            | Self::RemoveNote { .. }
+            | Self::Shared { .. } => None,
+        }
+    }
+}
