@@ -96,13 +96,19 @@ fn word(process: i32, address: u64) -> u64 {
     bytes.first_chunk().map_or(0, |bytes| u64::from_ne_bytes(*bytes))
 }
 
+/// The path at `address`, to its zero.
 fn path(process: i32, address: u64) -> String {
-    let bytes = memory(process, address, 256);
-    let text = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
+    let mut text = memory(process, address, 256);
+    if !text.contains(&0) {
+        // It goes on in the next page, as the stack happens to lie.
+        let read = u64::try_from(text.len()).unwrap_or(0);
+        text.extend(memory(process, address.wrapping_add(read), 256));
+    }
+    let text = text.split(|byte| *byte == 0).next().unwrap_or_default();
     String::from_utf8_lossy(text).into_owned()
 }
 
-/// Up to `most` bytes at `address`, as far as its page goes.
+/// Up to `most` bytes at `address`, as far as its page goes: the next one may not be there.
 fn memory(process: i32, address: u64, most: u64) -> Vec<u8> {
     use std::os::unix::fs::FileExt;
     let most = most.min(4096 - address % 4096);
@@ -118,5 +124,25 @@ fn readable(about: &str) -> String {
     match about.split_once(":[") {
         Some((kind, _)) => kind.to_owned(),
         None => about.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A path across the end of a page was cut there: "/dev/nul" then counted as a file that is written.
+    #[test]
+    fn a_path_goes_on_in_the_next_page() {
+        let mut room = vec![0u8; 3 * 4096];
+        let start = room.as_ptr() as usize;
+        let boundary = (start / 4096 + 1) * 4096 - start;
+        for before in [1, 4, 8, 9, 10] {
+            room.fill(1);
+            let at = boundary - before;
+            room[at..at + 10].copy_from_slice(b"/dev/null\0");
+            let me = i32::try_from(std::process::id()).unwrap();
+            assert_eq!(path(me, (start + at) as u64), "/dev/null", "{before} bytes before the end");
+        }
     }
 }
