@@ -25,7 +25,8 @@ link=(-C "link-arg=-B$lld" -C link-arg=-fuse-ld=lld -C link-arg=-Wl,-z,pack-rela
 [ "${SANDWIRE_SYMBOLS:-}" = yes ] && link+=(-C strip=none)
 CC_x86_64_unknown_linux_musl=gcc RUSTFLAGS="-C target-feature=+crt-static" \
   cargo rustc --locked --release --target $target -p sandwire -- "${link[@]}"
-cargo build --locked --profile tool -p sandwirectl
+# --workspace: with the features that the tests want too, or cargo would build wasmtime once more for them.
+cargo build --locked --profile tool --workspace --bin sandwirectl --bin sandwire-componentize
 
 [ "$(readelf -hW "$binary" | awk '$1 == "Type:" { print $2 }')" = DYN ] || fail "$binary is not position-independent"
 ! readelf -lW "$binary" | grep -q INTERP || fail "$binary wants a dynamic linker: it is not static"

@@ -28,7 +28,8 @@ if command -v rustup >/dev/null && ! rustup target list --installed | grep -qx $
     fail "Rust can't compile for $target; run: rustup target add $target"
 fi
 cargo build --locked --profile plugin --target $target $packages
-cargo build --locked --profile tool -p sandwire-componentize
+# The same as in host/build.sh, for the reason given there.
+cargo build --locked --profile tool --workspace --bin sandwirectl --bin sandwire-componentize
 componentize=${CARGO_TARGET_DIR:-target}/tool/sandwire-componentize
 
 mkdir -p out/plugins

@@ -13,6 +13,7 @@ import sys
 import time
 
 import report
+from chains import Chain, chains, together
 
 US, RS = "\x1f", "\x1e"
 NETWORKS = "/var/lib/cni/networks"
@@ -250,6 +251,24 @@ class Bench:
         for name in attachments:
             shutil.rmtree(f"{NETWORKS}/leases-{name}-{leases}-{int(foreign)}")
 
+    def chain(self, title, ours, theirs):
+        """A chain as a whole, and of one with several plugins each plugin's share."""
+        pods = {
+            cni.name: Chain(self.meter, cni, title, plugins, f"{cni.name}-chained", self.netns(), SCRATCH)
+            for cni, plugins in ((self.ours, ours), (self.reference, theirs))
+        }
+        spent = {}
+        for run in range(-3, self.options.runs):
+            self.say(f"{title}: {max(run + 1, 0)} of {self.options.runs}")
+            for subject in list(pods) if run % 2 else reversed(pods):
+                for verb, parts in (("ADD", pods[subject].add()), ("DEL", pods[subject].delete())):
+                    if run < 0:
+                        continue
+                    spent.setdefault(f"{verb} {title}", {}).setdefault(subject, []).append(together(parts))
+                    for plugin, said in parts.items() if len(parts) > 1 else ():
+                        spent.setdefault(f"{verb} {plugin}, in the chain", {}).setdefault(subject, []).append(said)
+        self.cases += spent.items()
+
     def run(self):
         o = self.options
         started = time.time()
@@ -263,6 +282,11 @@ class Bench:
         for variant in variants:
             self.bridge(variant)
         self.together(Variant(4, "8 at once, bridge, IPv4", 1, False))
+        for number in range(2):
+            subprocess.run(["ip", "link", "add", f"master{number}", "type", "veth", "peer", "name", f"wire{number}"], check=True)
+            subprocess.run(["ip", "link", "set", f"master{number}", "up"], check=True)
+        for (title, ours), (_, theirs) in zip(chains("chain0", 0), chains("refchain0", 1)):
+            self.chain(title, ours, theirs)
         for leases in (0, 1_000, 60_000):
             self.host_local(leases, False)
         for leases in (1_000, 60_000):

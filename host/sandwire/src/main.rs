@@ -4,6 +4,7 @@
 //! error object. Whatever happens, stdout gets one or the other.
 
 mod crash;
+mod heap;
 
 use sandwire_cni::{Environment, Error, Invocation, Version, code, version_answer};
 use std::io::{Read, Write};
@@ -56,6 +57,7 @@ fn serve() -> Result<String, Error> {
         // VERSION names no plugin and may come with an environment of dummies: nothing is looked up for it.
         return Ok(version_answer(&Version::ALL));
     }
+    heap::prepare();
     let call = Invocation::read(environment, &stdin()?)?;
     let plugin = match called_as.as_str() {
         // Only under its own name does `type` decide: an address manager gets its parent's configuration, with its
