@@ -37,6 +37,9 @@ pub trait Kernel {
     fn links(&mut self, netns: Netns) -> Outcome<Vec<LinkInfo>>;
     /// The other end of a veth, in whichever of the two namespaces it lives. `NotFound` when in neither.
     fn veth_peer(&mut self, link: LinkId) -> Outcome<LinkInfo>;
+    /// The link that a macvlan, ipvlan or VLAN rides on, in whichever of the two namespaces it lives. `NotFound` when in
+    /// neither, or it rides on none.
+    fn link_parent(&mut self, link: LinkId) -> Outcome<LinkInfo>;
 
     // ---- links: making and changing
 

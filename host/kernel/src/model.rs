@@ -139,10 +139,12 @@ pub enum VirtualKind {
     Dummy,
     /// `mode`: 1 private, 2 vepa, 4 bridge, 8 passthru, 16 source (IFLA_MACVLAN_MODE).
     Macvlan {
-        /// The link it rides on, in the host's namespace.
+        /// The link it rides on.
         parent: LinkId,
         /// See above.
         mode: u32,
+        /// Broadcasts that may wait to be delivered (IFLA_MACVLAN_BC_QUEUE_LEN); `None` is the kernel's 1000.
+        broadcast_queue: Option<u32>,
     },
     /// `mode`: 0 l2, 1 l3, 2 l3s.
     Ipvlan {

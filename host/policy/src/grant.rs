@@ -81,7 +81,7 @@ impl Default for Limits {
 pub struct LinkRules {
     /// May be looked at.
     pub see: Vec<String>,
-    /// May be a master or parent.
+    /// May be a master or parent; also links of the container, which a plugin sees anyway.
     #[serde(rename = "use")]
     pub use_: Vec<String>,
     /// May be changed (through `shared` only when it is a bridge).

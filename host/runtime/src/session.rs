@@ -353,6 +353,11 @@ impl Session {
         self.any_entry(|entry| matches!(&entry.undo, Undo::ClearRules { plugin: whose, .. } if whose == plugin))
     }
 
+    /// Whether the journal has links that are to be deleted.
+    pub(crate) fn has_links(&self) -> bool {
+        self.any_entry(|entry| matches!(entry.undo, Undo::DeleteLink { .. }))
+    }
+
     fn any_entry(&self, is_it: impl Fn(&Entry) -> bool) -> bool {
         self.journal.as_ref().is_some_and(|journal| journal.pending().into_iter().any(is_it))
     }
@@ -492,10 +497,12 @@ impl Session {
             return Some(Right::Own);
         }
         match info.id.netns {
-            // Other interfaces of the pod belong to other attachments: to be seen, not to be touched.
+            // Other interfaces of the pod belong to other attachments: to be seen, not to be touched; to be ridden on as
+            // policy lists them (`linkInContainer`).
             Netns::Container => {
                 let own = info.name == self.subject.attachment.ifname || info.loopback || self.in_journal(info);
-                Some(if own { Right::Own } else { Right::See })
+                let other = || if matches_any(&grant.links.use_, &info.name) { Right::Use } else { Right::See };
+                Some(if own { Right::Own } else { other() })
             }
             Netns::Host if self.in_journal(info) => Some(Right::Own),
             Netns::Host => {

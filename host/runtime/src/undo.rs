@@ -222,7 +222,15 @@ fn in_kernel(session: &mut Session, undo: &Undo) -> Fate {
                 group: None,
                 name: renamed_from.clone(),
             };
-            fate(&format!("restoring link {name:?}"), kernel.change_link(LinkId { netns: at, index: *index }, &changes))
+            match kernel.change_link(LinkId { netns: at, index: *index }, &changes) {
+                // Never possible again (an MTU, when the master's has become smaller). To fail for it would keep the
+                // plugin that made the link from its DEL for ever.
+                Err(KernelError::Invalid(text)) if at == Netns::Container => {
+                    crate::log::note("warn", &format!("link {name:?} of the container can't be what it was: {text}"));
+                    Fate::Undone
+                }
+                restored => fate(&format!("restoring link {name:?}"), restored),
+            }
         }
         Undo::MoveLink { name, to, former_name, .. } => {
             let moved = kernel

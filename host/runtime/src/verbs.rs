@@ -281,6 +281,10 @@ fn still_there(session: &mut Session, config: &NetworkConfig) -> Option<String> 
             return Some(format!("leases in {}: {error}", directory.display()));
         }
     }
+    // Another plugin of the chain made it (this one's own entries are swept by now): its DEL comes next.
+    if session.has_links() {
+        return None;
+    }
     let kernel = session.kernel_if_open()?;
     if !kernel.has_container() {
         return None;

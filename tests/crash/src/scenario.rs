@@ -28,6 +28,9 @@ pub struct Scenario {
     pub agent: bool,
 }
 
+/// The link that macvlans ride on.
+const MASTER: &str = "ip link add m0 type veth peer name m0p; ip link set m0 up; ip link set m0p up";
+
 impl Scenario {
     /// The loopback plugin.
     pub fn loopback() -> Self {
@@ -53,6 +56,27 @@ impl Scenario {
         let config = json!({"cniVersion": "1.1.0", "name": "net", "type": "bagpipe", "importrt": "64512:90",
             "exportrt": "64512:90", "isGateway": false, "ipMasq": false, "mtu": "1500", "ipam": dual_stack()});
         Self { name: "bagpipe", whose: Whose::Ours, plugin: "bagpipe", ifname: "eth0", config, agent: true }
+    }
+
+    /// A macvlan with an address of each family.
+    pub fn macvlan() -> Self {
+        let config =
+            json!({"cniVersion": "1.1.0", "name": "net", "type": "macvlan", "master": "m0", "ipam": dual_stack()});
+        Self { name: "macvlan", whose: Whose::Ours, plugin: "macvlan", ifname: "eth0", config, agent: false }
+    }
+
+    /// Every setting that tuning has, of an interface that is there anyway.
+    pub fn tuning() -> Self {
+        let config = json!({"cniVersion": "1.1.0", "name": "net", "type": "tuning", "mtu": 1400, "txQLen": 77,
+            "allmulti": true, "promisc": true, "mac": "c2:11:22:33:44:55",
+            "sysctl": {"net.ipv4.conf.IFNAME.arp_filter": "1", "net.core.somaxconn": "500"},
+            "prevResult": {"cniVersion": "1.1.0", "interfaces": [{"name": "lo", "sandbox": "/run/netns/pod-a"}]}});
+        Self { name: "tuning", whose: Whose::Ours, plugin: "tuning", ifname: "lo", config, agent: false }
+    }
+
+    /// What is on the node beforehand.
+    pub(crate) fn before(&self) -> &'static str {
+        if self.plugin == "macvlan" { MASTER } else { "" }
     }
 
     /// One network that both implementations know: bridge, gateway, masquerading, one IPv4 address.

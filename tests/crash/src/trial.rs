@@ -209,6 +209,7 @@ impl Bench {
             Whose::Ours => Node::installed()?,
             Whose::Debians => Node::new()?,
         };
+        node.sh(plan.scenario.before())?;
         let agent = plan.scenario.agent.then(|| Agent::tcp(&node, "127.0.0.1:8082")).transpose()?;
         let pod = node.pod("a")?;
         let bystander = if plan.verb == Verb::Gc { Some(node.pod("b")?) } else { None };
@@ -280,12 +281,22 @@ impl Bench {
         if run.exit != Some(0) {
             bail!("the undisturbed {} failed: {run:?}", self.plan.verb.name());
         }
-        self.clean(false)?.done().context("after the undisturbed run")?;
+        self.clean_up().context("after the undisturbed run")?;
         self.node.snapshot()?.assert_same_attachments(&self.before).context("after the undisturbed run")?;
         if run.points.is_empty() {
             bail!("the undisturbed {} changes nothing", self.plan.verb.name());
         }
         Ok(run.points)
+    }
+
+    /// DEL, of a pod whose namespace is gone by then if the plan says so.
+    fn clean_up(&self) -> Result<()> {
+        if !self.plan.netns_gone {
+            return self.clean(false)?.done();
+        }
+        self.pod.drop_netns(&self.node)?;
+        self.clean(false)?.done()?;
+        self.pod.make_netns(&self.node)
     }
 
     fn clean(&self, by_gc: bool) -> Result<sandwire_harness::Outcome> {
@@ -307,7 +318,7 @@ impl Bench {
             let prev_result = self.prepare()?;
             let run = self.disturbed(prev_result, Some((point.clone(), fault)))?;
             if !run.hit {
-                self.clean(false)?.done()?;
+                self.clean_up()?;
                 continue;
             }
             trial.hit = true;

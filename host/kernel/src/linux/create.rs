@@ -248,7 +248,21 @@ fn single(kernel: &mut LinuxKernel, device: &DeviceSpec, info: Vec<Info>, parent
         message.attributes.push(LinkAttribute::NetNsFd(kernel.namespace(device.netns)?.fd.as_raw_fd()));
     }
     let flags = NLM_F_CREATE | NLM_F_EXCL;
-    let answer = kernel.namespace(asked)?.route.request(RouteNetlinkMessage::NewLink(message), flags);
+    let mut answer = kernel.namespace(asked)?.route.request(RouteNetlinkMessage::NewLink(message.clone()), flags);
+    // Before Linux 6.14 a new link's name is looked up where it is asked for, not where it is to appear (`rtnl_newlink`),
+    // and a container's "eth0" can't ride on the node's. So it is asked for where it appears, its parent named by the
+    // number that the other namespace has there.
+    if answer.as_ref().is_err_and(|refusal| refusal.errno == Errno::EEXIST)
+        && asked != device.netns
+        && matches!(links::by_name(kernel.namespace(device.netns)?, &name), Err(KernelError::NotFound(_)))
+    {
+        let home = kernel.namespace(asked)?.fd.as_raw_fd();
+        let namespace = kernel.namespace(device.netns)?;
+        let id = links::number(namespace, home)?;
+        message.attributes.retain(|attribute| !matches!(attribute, LinkAttribute::NetNsFd(_)));
+        message.attributes.push(LinkAttribute::LinkNetNsId(id));
+        answer = namespace.route.request(RouteNetlinkMessage::NewLink(message), flags);
+    }
     answer.map_err(|refusal| refusal.into_error(format_args!("could not create {name:?} in {}", device.netns)))?;
     let namespace = kernel.namespace(device.netns)?;
     let id = links::by_name(namespace, &name).map_err(KernelError::half_done)?.id;
@@ -278,9 +292,10 @@ pub(super) fn other(kernel: &mut LinuxKernel, device: &DeviceSpec, kind: &Virtua
     use std::net::IpAddr;
     let (kind, data, parent) = match kind {
         VirtualKind::Dummy => (InfoKind::Dummy, None, None),
-        VirtualKind::Macvlan { parent, mode } => {
-            let data = InfoData::MacVlan(vec![InfoMacVlan::Mode((*mode).into())]);
-            (InfoKind::MacVlan, Some(data), Some(*parent))
+        VirtualKind::Macvlan { parent, mode, broadcast_queue } => {
+            let mut data = vec![InfoMacVlan::Mode((*mode).into())];
+            data.extend(broadcast_queue.map(InfoMacVlan::BcQueueLen));
+            (InfoKind::MacVlan, Some(InfoData::MacVlan(data)), Some(*parent))
         }
         VirtualKind::Ipvlan { parent, mode } => {
             let data = InfoData::IpVlan(vec![InfoIpVlan::Mode((*mode).into())]);

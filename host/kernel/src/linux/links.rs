@@ -43,6 +43,7 @@ const IFLA_INFO_SLAVE_DATA: u16 = 5;
 const IFLA_BR_VLAN_FILTERING: u16 = 7;
 const IFLA_VLAN_ID: u16 = 1;
 const IFLA_MACVLAN_MODE: u16 = 1;
+const IFLA_MACVLAN_BC_QUEUE_LEN: u16 = 7;
 const IFLA_IPVLAN_MODE: u16 = 1;
 const IFLA_VXLAN_ID: u16 = 1;
 const IFLA_VRF_TABLE: u16 = 1;
@@ -163,7 +164,12 @@ fn extra_of(kind: &str, data: Attributes<'_>) -> Vec<(String, String)> {
     let one = |key: &str, value: Option<String>| value.map(|value| (key.to_owned(), value)).into_iter().collect();
     match kind {
         "vlan" => one("vlan.id", data.u16(IFLA_VLAN_ID).map(|id| id.to_string())),
-        "macvlan" => one("macvlan.mode", data.u32(IFLA_MACVLAN_MODE).map(macvlan_mode)),
+        "macvlan" => {
+            let mut facts: Vec<_> = one("macvlan.mode", data.u32(IFLA_MACVLAN_MODE).map(macvlan_mode));
+            let queue = data.u32(IFLA_MACVLAN_BC_QUEUE_LEN);
+            facts.extend(queue.map(|length| ("macvlan.bcqueuelen".to_owned(), length.to_string())));
+            facts
+        }
         "ipvlan" => one("ipvlan.mode", data.u16(IFLA_IPVLAN_MODE).map(ipvlan_mode)),
         "vxlan" => one("vxlan.id", data.u32(IFLA_VXLAN_ID).map(|id| id.to_string())),
         "vrf" => one("vrf.table", data.u32(IFLA_VRF_TABLE).map(|table| table.to_string())),
@@ -207,6 +213,26 @@ pub(super) fn nsid_of(namespace: &mut Namespace, other: RawFd) -> Outcome<Option
         // struct rtgenmsg, one byte, padded to four.
         .find_map(|object| Attributes::after(&object.payload, 4).i32(NETNSA_NSID));
     Ok(id.filter(|id| *id >= 0))
+}
+
+/// The same, given if it has none.
+pub(super) fn number(namespace: &mut Namespace, other: RawFd) -> Outcome<i32> {
+    if let Some(id) = nsid_of(namespace, other)? {
+        return Ok(id);
+    }
+    // NETNSA_NSID -1: the kernel picks one.
+    let mut message = NsidMessage::default();
+    message.attributes.extend([NsidAttribute::Id(-1), NsidAttribute::Fd(other.cast_unsigned())]);
+    let netns = namespace.netns;
+    let numbered = namespace.route.request(RouteNetlinkMessage::NewNsId(message), 0);
+    match numbered {
+        Ok(_) => {}
+        // Somebody else was faster.
+        Err(refusal) if refusal.errno == Errno::EEXIST => {}
+        Err(refusal) => return Err(refusal.into_error(format_args!("could not number the other namespace in {netns}"))),
+    }
+    nsid_of(namespace, other)?
+        .ok_or_else(|| KernelError::Other(format!("{netns} has no number for the other namespace")))
 }
 
 /// IFLA_IFALIAS without the final zero that the typed attribute adds: the kernel takes it as part of the alias, and

@@ -111,11 +111,16 @@ impl LinuxKernel {
     }
 }
 
+/// Kinds of links that ride on another one.
+const RIDERS: [&str; 3] = ["macvlan", "ipvlan", "vlan"];
+
 impl LinuxKernel {
-    fn peer(&mut self, link: LinkId) -> Outcome<LinkInfo> {
+    /// The link that IFLA_LINK of one of these kinds names.
+    fn linked(&mut self, link: LinkId, kinds: &[&str]) -> Outcome<LinkInfo> {
         let info = links::by_index(self.namespace(link.netns)?, link.index)?;
         let none = |why: &str| KernelError::NotFound(format!("link {:?} in {} {why}", info.name, link.netns));
-        let index = info.parent.filter(|_| info.kind == "veth").ok_or_else(|| none("is no veth"))?;
+        let is_one = || none(&format!("is no {}", kinds.join(" or ")));
+        let index = info.parent.filter(|_| kinds.contains(&info.kind.as_str())).ok_or_else(is_one)?;
         let Some(id) = info.link_netnsid else {
             return links::by_index(self.namespace(link.netns)?, index);
         };
@@ -201,7 +206,11 @@ impl Kernel for LinuxKernel {
     }
 
     fn veth_peer(&mut self, link: LinkId) -> Outcome<LinkInfo> {
-        self.peer(link)
+        self.linked(link, &["veth"])
+    }
+
+    fn link_parent(&mut self, link: LinkId) -> Outcome<LinkInfo> {
+        self.linked(link, &RIDERS)
     }
 
     fn create_veth(&mut self, a: &DeviceSpec, b: &DeviceSpec) -> Outcome<(LinkId, LinkId)> {

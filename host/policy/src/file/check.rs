@@ -125,7 +125,7 @@ impl Checker<'_> {
             ("sysctls", &["sysctl", "shared"], plugin.sysctls.as_ref().map(Spanned::span)),
             ("delegates", &["delegate"], plugin.delegates.as_ref().map(Spanned::span)),
             ("native_delegates", &["delegate"], plugin.native_delegates.as_ref().map(Spanned::span)),
-            ("data_dirs", &["leases"], plugin.data_dirs.as_ref().map(Spanned::span)),
+            ("data_dirs", &["leases", "files"], plugin.data_dirs.as_ref().map(Spanned::span)),
             ("files", &["files"], plugin.files.as_ref().map(Spanned::span)),
             ("links", &["host-netns", "shared", "links"], plugin.links.as_ref().map(Spanned::span)),
         ] {

@@ -134,7 +134,7 @@ impl links::Host for Guest {
 
     fn create_macvlan(
         &mut self,
-        dev: Device,
+        mut dev: Device,
         parent: Resource<LinkHandle>,
         mode: MacvlanMode,
     ) -> Answer<Resource<LinkHandle>> {
@@ -147,7 +147,14 @@ impl links::Host for Guest {
             MacvlanMode::Passthru => 8,
             MacvlanMode::Source => 16,
         };
-        self.create(&dev, &VirtualKind::Macvlan { parent, mode })
+        let mut broadcast_queue = None;
+        for (key, value) in std::mem::take(&mut dev.extra) {
+            match key.as_str() {
+                "macvlan.bcqueuelen" => broadcast_queue = Some(parse::number(&key, &value)?),
+                _ => dev.extra.push((key, value)),
+            }
+        }
+        self.create(&dev, &VirtualKind::Macvlan { parent, mode, broadcast_queue })
     }
 
     fn create_ipvlan(

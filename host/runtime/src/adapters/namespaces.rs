@@ -19,12 +19,18 @@ impl Guest {
     }
 
     fn info_out(&mut self, info: &LinkInfo) -> Answer<namespaces::LinkInfo> {
-        let session = self.session()?;
+        let (session, _, grant) = self.parts()?;
         session.remember_name(info.id, &info.name);
         let netns = info.id.netns;
         let master = info.master.and_then(|index| session.name_of(sandwire_kernel::LinkId { netns, index }));
         let mut extra = info.extra.clone();
         let mut put = |key: &str, value: String| extra.push((key.to_owned(), value));
+        if ["macvlan", "ipvlan", "vlan"].contains(&info.kind.as_str())
+            && let Ok(parent) = session.kernel()?.link_parent(info.id)
+            && session.right(&parent, grant).is_some()
+        {
+            put("parent", parent.name);
+        }
         put("promisc", info.promisc.to_string());
         put("allmulti", info.allmulti.to_string());
         put("txqlen", info.txqlen.to_string());

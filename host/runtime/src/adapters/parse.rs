@@ -57,7 +57,8 @@ pub(crate) fn sysctl(key: &str) -> Answer<Vec<&str>> {
     }
 }
 
-fn number<T: FromStr>(key: &str, text: &str) -> Answer<T> {
+/// A number as text.
+pub(crate) fn number<T: FromStr>(key: &str, text: &str) -> Answer<T> {
     text.parse().map_err(|_| Refusal::invalid(format!("{key} = {text:?} is no number in range")))
 }
 

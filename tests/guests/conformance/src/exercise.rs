@@ -97,6 +97,8 @@ impl Seen {
         self.line("random bytes", if random::bytes(16).len() == 16 { "ok" } else { "other: not 16 bytes" });
         self.notes();
         self.note("files read", files::read("allowed"));
+        self.note("files read-own", files::read_own("/run/cni/conformance", ".json"));
+        self.note("files remove-own", files::remove_own("/run/cni/conformance", ".json"));
         self.agent();
         self.note("devices driver", devices::driver("0000:00:00.0"));
         let leased = self.leases();

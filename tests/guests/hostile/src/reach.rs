@@ -34,6 +34,8 @@ pub(crate) const ACTS: &[(&str, Act)] = &[
     ("host-peer-address", host_peer_address),
     ("data-dir", data_dir),
     ("read-file", read_file),
+    ("own-file", own_file),
+    ("remove-own-file", remove_own_file),
     ("call", call),
     ("call-undo", call_undo),
     ("delegate", run_delegate),
@@ -164,6 +166,16 @@ fn data_dir(config: &Value) -> Result<String, Failure> {
 fn read_file(config: &Value) -> Result<String, Failure> {
     let found = files::read(text(config, "file"))?;
     succeeded(&format!("read {} bytes", found.len()))
+}
+
+fn own_file(config: &Value) -> Result<String, Failure> {
+    let found = files::read_own(text(config, "dir"), text(config, "suffix"))?;
+    succeeded(&format!("read {} bytes", found.len()))
+}
+
+fn remove_own_file(config: &Value) -> Result<String, Failure> {
+    files::remove_own(text(config, "dir"), text(config, "suffix"))?;
+    succeeded("removed it")
 }
 
 fn request(config: &Value) -> endpoint::Call {

@@ -200,6 +200,27 @@ files = { allowed = "/etc/hostname" }"#,
     bench.stopped("read-file", &json!({"file": "allowed"}), 201, "read").unwrap();
 }
 
+/// The one file that is the attachment's own by its name, in a directory of policy's.
+#[test]
+fn a_file_of_its_own() {
+    let bench = Bench::new("hostile", r#"data_dirs = ["/run/cni/*"]"#, "").unwrap();
+    bench.node.sh("mkdir -p /run/cni/kept /run/elsewhere && cd /run/cni/kept && echo mine > pod-a_eth0.json && echo other > pod-b_eth0.json && ln -s pod-b_eth0.json pod-a_eth0.link").unwrap();
+    for dir in ["/etc", "/run/cni/../elsewhere", "/run/cni/kept/../../elsewhere", "relative", "", "/"] {
+        bench.stopped("own-file", &json!({"dir": dir, "suffix": ".json"}), 110, "data_dirs").unwrap();
+        bench.stopped("remove-own-file", &json!({"dir": dir, "suffix": ".json"}), 110, "data_dirs").unwrap();
+    }
+    for suffix in ["/../pod-b_eth0.json", ".json\0", "/x", "\n"] {
+        bench
+            .stopped("own-file", &json!({"dir": "/run/cni/kept", "suffix": suffix}), 7, "can't end a file's name")
+            .unwrap();
+    }
+    bench.stopped("own-file", &json!({"dir": "/run/cni/kept", "suffix": ".link"}), 999, "pod-a_eth0.link").unwrap();
+    bench.stopped("own-file", &json!({"dir": "/run/cni/kept", "suffix": ".json"}), 201, "read 5 bytes").unwrap();
+    // An ADD that fails could not bring it back.
+    bench.stopped("remove-own-file", &json!({"dir": "/run/cni/kept", "suffix": ".json"}), 110, "only DEL may").unwrap();
+    assert_eq!(bench.node.read("/run/cni/kept/pod-a_eth0.json").unwrap().as_deref(), Some(&b"mine\n"[..]));
+}
+
 const AGENT: &str = r#"
 [endpoints.agent]
 address = "http://127.0.0.1:8082"

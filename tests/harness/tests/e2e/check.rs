@@ -49,7 +49,16 @@ impl Bench {
         let node = Node::installed().unwrap();
         let pod = node.pod("a").unwrap();
         config["cniVersion"] = version.into();
-        let plugin = ["bridge", "bagpipe", "host-local", "loopback"].into_iter().find(|name| config["type"] == *name);
+        let all = ["bridge", "bagpipe", "host-local", "loopback", "macvlan", "tuning"];
+        let plugin = all.into_iter().find(|name| config["type"] == *name);
+        match plugin {
+            Some("macvlan") => drop(node.sh(MASTER).unwrap()),
+            Some("tuning") => drop(node.sh(TUNED).unwrap()),
+            _ => {}
+        }
+        if !config["prevResult"].is_null() {
+            config["prevResult"] = versions::from_newest(&config["prevResult"], version);
+        }
         let agent = (plugin == Some("bagpipe")).then(|| Agent::tcp(&node, "127.0.0.1:8082").unwrap());
         let ifname = if plugin == Some("loopback") { "lo" } else { "eth0" };
         Self { agent, node, pod, plugin: plugin.unwrap(), ifname, config }
@@ -104,6 +113,11 @@ impl Bench {
         assert!(self.agent.as_ref().is_none_or(|agent| agent.attached().is_empty()));
     }
 }
+
+const MASTER: &str = "ip link add m0 type veth peer name m0p; ip link set m0 up; ip link set m0p up";
+/// An interface of an earlier plugin of the chain.
+const TUNED: &str =
+    "ip -n pod-a link add eth0 address 02:00:00:00:00:0e type veth peer name peer0; ip -n pod-a link set eth0 up";
 
 fn at_every_version(config: &Value, rows: &[Row], results: &[Change]) {
     for version in versions::ALL.into_iter().filter(|version| versions::has_check(version)) {
@@ -362,6 +376,126 @@ fn loopback() {
         pod("another address", "ip addr add 127.0.0.7/8 dev lo", ""),
     ];
     at_every_version(&json!({"name": "lo", "type": "loopback"}), &rows, &[]);
+}
+
+#[test]
+fn macvlan() {
+    let config = json!({"name": "mynet", "type": "macvlan", "master": "m0", "mode": "private", "bcqueuelen": 200,
+        "mtu": 1400, "ipam": ipam()});
+    at_every_version(&config, &POD, &[]);
+    at_every_version(&config, &LEASES, &[]);
+    let tolerated = TOLERATED.into_iter().filter(|row| !row.host.contains("$VETH")).collect::<Vec<_>>();
+    at_every_version(&config, &tolerated, &[]);
+    let own = [
+        host(
+            "no master",
+            "ip link set m0 down; ip link set m0 name m1",
+            "failed to lookup master \"m0\": Link not found",
+        )
+        .mended("ip link set m1 name m0; ip link set m0 up"),
+        host("a master that is gone", "ip link del m0", "container Interface name in prevResult: eth0 not found")
+            .mended(MASTER),
+        host(
+            "a smaller MTU of the master",
+            "ip link set m0 mtu 1300",
+            "invalid MTU 1400, must be [0, master MTU(1300)]",
+        )
+        .mended("ip link set m0 mtu 1500"),
+        pod(
+            "another mode",
+            "ip link set eth0 type macvlan mode bridge",
+            "container macvlan mode bridge does not match expected value: private",
+        ),
+        pod(
+            "another length of the queue",
+            "ip link set eth0 type macvlan bcqueuelen 300",
+            "container macvlan bcqueuelen 300 does not match expected value: 200",
+        ),
+        pod(
+            "another MAC",
+            "ip link set eth0 address 02:00:00:00:00:99",
+            "doesn't match container Mac: 02:00:00:00:00:99",
+        ),
+        pod(
+            "an interface that is no macvlan",
+            "ip link del eth0; ip link add eth0 type bridge",
+            "error: Container interface eth0 not of type macvlan",
+        ),
+        host(
+            "another master",
+            "ip -n pod-a link del eth0; ip link add m2 type veth peer name m2p; ip link set m2 up
+             ip link add sw9 link m2 netns pod-a type macvlan mode private; ip -n pod-a link set sw9 name eth0",
+            "rides on m2, not on the configured master m0",
+        )
+        .mended("ip link del m2"),
+    ];
+    let results: [Change; 2] = [
+        ("no interfaces", |r| r["interfaces"] = json!([]), "sandbox in prevResult  doesn't match configured netns: "),
+        (
+            "an interface of another plugin",
+            |r| r["interfaces"].as_array_mut().unwrap().push(json!({"name": "tun7", "sandbox": "/elsewhere"})),
+            "",
+        ),
+    ];
+    at_every_version(&config, &own, &results);
+}
+
+#[test]
+fn tuning() {
+    let config = json!({"name": "mynet", "type": "tuning", "mtu": 1400, "txQLen": 77, "allmulti": true, "promisc": true,
+        "mac": "C2-11-22-33-44-55",
+        "sysctl": {"net.ipv4.conf.IFNAME.arp_filter": "1", "net.ipv4.ip_local_port_range": "2000 3000"},
+        "prevResult": {"interfaces": [{"name": "eth0", "sandbox": "/run/netns/pod-a"}],
+            "ips": [{"address": "10.1.2.3/24", "interface": 0}]}});
+    let rows = [
+        pod(
+            "another value of a sysctl",
+            "echo 0 > /proc/sys/net/ipv4/conf/eth0/arp_filter",
+            "Error: Tuning configured value of /proc/sys/net/ipv4/conf/eth0/arp_filter is 1, current value is 0",
+        ),
+        pod(
+            "another value of two numbers",
+            "echo 2000 3001 > /proc/sys/net/ipv4/ip_local_port_range",
+            "Error: Tuning configured value of /proc/sys/net/ipv4/ip_local_port_range is 2000 3000, current value is 2000\t3001",
+        ),
+        pod(
+            "another MAC",
+            "ip link set eth0 address 02:00:00:00:00:99",
+            "Error: Tuning configured Ethernet of eth0 is C2-11-22-33-44-55, current value is 02:00:00:00:00:99",
+        ),
+        pod(
+            "another MTU",
+            "ip link set eth0 mtu 1300",
+            "Error: Tuning configured MTU of eth0 is 1400, current value is 1300",
+        ),
+        pod(
+            "no promiscuous mode",
+            "ip link set eth0 promisc off",
+            "Error: Tuning link eth0 configured promisc is true, current value is 0",
+        ),
+        pod(
+            "no all-multicast mode",
+            "ip link set eth0 allmulticast off",
+            "Error: Tuning configured all-multicast mode of eth0 is true, current value is false",
+        ),
+        pod(
+            "another length of the queue",
+            "ip link set eth0 txqueuelen 78",
+            "Error: Tuning configured Transmit Queue Length of eth0 is 77, current value is 78",
+        ),
+        pod("another address", "ip addr add 10.77.0.1/24 dev eth0", ""),
+        pod("another sysctl", "echo 1 > /proc/sys/net/ipv4/conf/eth0/arp_ignore", ""),
+        host("no interface", "ip -n pod-a link del eth0", "/proc/sys/net/ipv4/conf/eth0/arp_filter").mended(TUNED),
+    ];
+    at_every_version(&config, &rows, &[]);
+    let mut unsaid = config.clone();
+    for key in ["promisc", "sysctl"] {
+        unsaid.as_object_mut().unwrap().remove(key);
+    }
+    // Somebody captures; the reference complains.
+    let capture = pod("a promiscuous interface", "ip link set eth0 promisc on", "");
+    let gone = host("no interface", "ip -n pod-a link del eth0", "Cannot find container link eth0").mended(TUNED);
+    at_every_version(&unsaid, &[gone, capture], &[]);
 }
 
 /// A delegate's own words come through, whatever its name; and without one there is nobody to ask.

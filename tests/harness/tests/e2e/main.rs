@@ -4,6 +4,7 @@
 mod bad_input;
 mod calls;
 mod cases;
+mod chained;
 mod check;
 mod cnitool;
 mod common;

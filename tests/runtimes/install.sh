@@ -1,0 +1,42 @@
+#!/bin/bash
+# Installs what the runtimes' scripts run: tests/runtimes/install.sh [podman|containerd|docker]...   (all without arguments)
+# From Debian's packages; does nothing when all is there, exits with 1 and the line to run when it can't.
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+tools=${SANDWIRE_TOOLS:-/var/tmp/sandwire-tools}
+export PATH=$PATH:/usr/sbin:/sbin
+mkdir -p "$tools"
+exec 9>"$tools/install.lock"
+flock 9
+
+say() { printf 'runtimes: %s\n' "$*" >&2; }
+
+[ $# -gt 0 ] || set -- podman containerd docker
+# A program (or file) that each package brings.
+declare -A package_of=([busybox]=busybox-static [jq]=jq [ip]=iproute2 [nsenter]=util-linux [curl]=curl)
+for runtime in "$@"; do
+  case $runtime in
+    podman) package_of+=([podman]=podman [crun]=crun [conmon]=conmon) ;;
+    containerd) package_of+=([containerd]=containerd [runc]=runc [/usr/lib/python3/dist-packages/grpc/__init__.py]=python3-grpcio) ;;
+    docker) package_of+=([dockerd]=docker.io [runc]=runc) ;;
+    *) say "there is no script for \"$runtime\""; exit 1 ;;
+  esac
+done
+missing=()
+for program in "${!package_of[@]}"; do
+  command -v "$program" >/dev/null || [ -e "$program" ] || missing+=("${package_of[$program]}")
+done
+[ ${#missing[@]} -gt 0 ] || exit 0
+mapfile -t missing < <(printf '%s\n' "${missing[@]}" | sort -u)
+line="apt-get install --no-install-recommends ${missing[*]}"
+say "installing Debian's ${missing[*]}"
+[ "$(id -u)" = 0 ] || { say "this needs root; as root: $line"; exit 1; }
+# Daemons are run by the scripts in namespaces of their own; the packaged services must not start on the machine.
+if [ ! -e /usr/sbin/policy-rc.d ]; then
+  printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d
+  chmod 755 /usr/sbin/policy-rc.d
+  trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+fi
+apt-get update -qq || true
+DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >"$tools/apt.log" 2>&1 ||
+  { tail -20 "$tools/apt.log" >&2; say "failed (all of it: $tools/apt.log); run: $line"; exit 1; }
