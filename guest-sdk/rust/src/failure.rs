@@ -77,6 +77,27 @@ impl<T, E: Into<Failure>> OrFail<T> for Result<T, E> {
     }
 }
 
+/// For STATUS, where what keeps an ADD from working makes the plugin unavailable.
+pub trait OrUnavailable<T> {
+    /// `context` without a colon at its end; `remedy` is what somebody can do about it.
+    ///
+    /// # Errors
+    /// Code 50 ([`code::NOT_AVAILABLE`]) with the remedy in its details; what policy does not allow keeps its code and says
+    /// itself what to do.
+    fn or_unavailable(self, context: impl AsRef<str>, remedy: impl AsRef<str>) -> Result<T, Failure>;
+}
+
+impl<T> OrUnavailable<T> for Result<T, HostError> {
+    fn or_unavailable(self, context: impl AsRef<str>, remedy: impl AsRef<str>) -> Result<T, Failure> {
+        self.map_err(|error| match error {
+            HostError::Denied(_) | HostError::Invalid(_) => Failure::from(error).context(context.as_ref()),
+            error => Failure { code: code::NOT_AVAILABLE, ..Failure::from(error) }
+                .context(context.as_ref())
+                .with_details(remedy.as_ref()),
+        })
+    }
+}
+
 /// For DEL, where a thing that is gone is what was wanted.
 pub trait OrGone<T> {
     /// `None` when the object is not there.
@@ -99,6 +120,15 @@ impl<T> OrGone<T> for Result<T, HostError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_keeps_an_add_from_working_is_code_50_and_says_what_to_do() {
+        let failure = |error| Err::<(), _>(error).or_unavailable("ipMasq", "load it").unwrap_err();
+        let lacking = failure(HostError::Unsupported("no nf_tables".into()));
+        assert_eq!((lacking.code, lacking.msg.as_str()), (code::NOT_AVAILABLE, "ipMasq: no nf_tables"));
+        assert_eq!(lacking.details, "load it");
+        assert_eq!(failure(HostError::Denied("not granted".into())).code, code::POLICY_DENIED);
+    }
 
     #[test]
     fn context_stands_before_the_hosts_text_and_keeps_the_code() {

@@ -49,7 +49,7 @@ pub mod verify;
 
 pub use bindings::imports::sandwire::cni::types::{Address, Attachment, Error as HostError, Route as HostRoute};
 pub use call::{Call, NetworkCall, Verb, parse};
-pub use failure::{Failure, OrFail, OrGone};
+pub use failure::{Failure, OrFail, OrGone, OrUnavailable};
 pub use host::namespaces::{Link, LinkInfo, Netns};
 pub use ipam::Ipam;
 pub use ipnet::IpNet;

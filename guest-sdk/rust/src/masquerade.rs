@@ -2,7 +2,7 @@
 
 use crate::bindings::imports::sandwire::cni::firewall;
 use crate::host::namespaces::Netns;
-use crate::{Failure, IpConfig, OrFail};
+use crate::{Failure, IpConfig, OrFail, OrUnavailable};
 
 fn rules(netns: &Netns, ips: &[IpConfig], context: &str) -> Result<firewall::Ruleset, Failure> {
     let rules = firewall::open(netns, "masquerade").or_fail(context)?;
@@ -33,4 +33,15 @@ pub fn check(netns: &Netns, ips: &[IpConfig]) -> Result<(), Failure> {
         return Ok(());
     }
     Err(Failure::internal(["masquerading rules are missing: ", &missing.join("; ")].concat()))
+}
+
+/// STATUS: whether [`apply`] could work on this kernel.
+///
+/// # Errors
+/// Code 50 with what to do.
+pub fn ready(netns: &Netns) -> Result<(), Failure> {
+    firewall::check_support(netns, &[firewall::RuleKind::Masquerade]).or_unavailable(
+        "ipMasq is not possible here",
+        "take a kernel with nftables (CONFIG_NF_TABLES_INET, CONFIG_NFT_MASQ, CONFIG_NFT_NAT), load its modules (modprobe -a nf_tables nft_masq nft_chain_nat), or set \"ipMasq\": false",
+    )
 }

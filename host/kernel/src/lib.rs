@@ -74,6 +74,9 @@ pub trait Kernel {
     fn bridge_port(&mut self, port: LinkId) -> Outcome<BridgePort>;
     /// Replaces the whole VLAN list of a port (or of the bridge itself).
     fn set_port_vlans(&mut self, port: LinkId, vlans: &[PortVlan]) -> Outcome<()>;
+    /// Whether bridges of this kernel can tell VLANs apart: `Unsupported` when they can't. A kernel that has not loaded its
+    /// bridge module yet does not say.
+    fn check_vlan_filtering(&mut self) -> Outcome<()>;
     /// The VLANs of a port.
     fn port_vlans(&mut self, port: LinkId) -> Outcome<Vec<PortVlan>>;
 
@@ -118,6 +121,9 @@ pub trait Kernel {
     /// Makes the rules under (owner, label) exactly `rules`, in one transaction. The answer: whether there is
     /// anything to take back.
     fn apply_rules(&mut self, netns: Netns, owner: &RuleOwner, label: &str, rules: &[Rule]) -> Outcome<()>;
+    /// Whether there can be rules like these, which nobody gets: `Unsupported` when this release or this kernel has not what
+    /// they need.
+    fn check_rules(&mut self, netns: Netns, rules: &[Rule]) -> Outcome<()>;
     /// The wanted rules that are not installed, as text. Empty is good.
     fn verify_rules(&mut self, netns: Netns, owner: &RuleOwner, label: &str, rules: &[Rule]) -> Outcome<Vec<String>>;
     /// Removes all that the owner has, under every label, including what either backend of the reference plugins
@@ -125,4 +131,8 @@ pub trait Kernel {
     fn clear_rules(&mut self, netns: Netns, owner: &RuleOwner) -> Outcome<()>;
     /// GC: the same for every attachment of `owner.network` that is not in `valid`. `(container id, ifname)` pairs.
     fn retain_rules(&mut self, netns: Netns, network: &str, valid: &[(String, String)]) -> Outcome<()>;
+    /// Everybody who has something in our tables of the host.
+    fn rule_holders(&mut self) -> Outcome<Vec<RuleHolder>>;
+    /// Removes all that these have in them.
+    fn clear_rule_holders(&mut self, holders: &[RuleHolder]) -> Outcome<()>;
 }

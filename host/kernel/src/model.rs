@@ -389,6 +389,19 @@ pub struct RuleOwner {
     pub ifname: String,
 }
 
+/// Who has something in our tables: all that can be told from there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RuleHolder {
+    pub(crate) network: [u8; 8],
+    pub(crate) attachment: [u8; 8],
+    /// "bridge/masquerade, net: mynet, if: eth0, id: 0123", cut where nft's room for it ends.
+    pub text: String,
+    /// Addresses that are masqueraded.
+    pub addresses: Vec<std::net::IpAddr>,
+    /// Ports whose frames are checked.
+    pub ports: Vec<String>,
+}
+
 /// One wanted firewall rule.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Rule {

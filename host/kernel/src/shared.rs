@@ -24,6 +24,31 @@ pub fn ensure_bridge(kernel: &mut dyn Kernel, device: &DeviceSpec, bridge: &Brid
         },
         Err(error) => return Err(error),
     };
+    is_as_wanted(&info, bridge)?;
+    if device.up && !info.up {
+        kernel.change_link(info.id, &LinkChanges { up: Some(true), ..LinkChanges::default() })?;
+        return Ok((kernel.link_info(info.id)?, made));
+    }
+    Ok((info, made))
+}
+
+/// What [`ensure_bridge`] would be refused for; nothing is made.
+///
+/// # Errors
+/// `Conflict` as there; `Unsupported` when it shall tell VLANs apart, and this kernel's bridges can't.
+pub fn check_bridge(kernel: &mut dyn Kernel, device: &DeviceSpec, bridge: &BridgeSpec) -> Outcome<()> {
+    if bridge.vlan_filtering {
+        kernel.check_vlan_filtering()?;
+    }
+    match kernel.link_by_name(device.netns, device.name.as_deref().unwrap_or_default()) {
+        Ok(info) => is_as_wanted(&info, bridge),
+        Err(KernelError::NotFound(_)) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+fn is_as_wanted(info: &LinkInfo, bridge: &BridgeSpec) -> Outcome<()> {
+    let name = &info.name;
     if info.kind != "bridge" {
         return Err(KernelError::Conflict(format!("{name:?} already exists but is not a bridge")));
     }
@@ -32,11 +57,7 @@ pub fn ensure_bridge(kernel: &mut dyn Kernel, device: &DeviceSpec, bridge: &Brid
             "bridge {name:?} exists without VLAN filtering, which \"vlan\" and \"vlanTrunk\" need; set it with  ip link set {name} type bridge vlan_filtering 1  or name another bridge"
         )));
     }
-    if device.up && !info.up {
-        kernel.change_link(info.id, &LinkChanges { up: Some(true), ..LinkChanges::default() })?;
-        return Ok((kernel.link_info(info.id)?, made));
-    }
-    Ok((info, made))
+    Ok(())
 }
 
 /// A bridge that is made with a MAC keeps it (`br_stp_recalculate_bridge_id`, NET_ADDR_SET); any other takes the lowest of its

@@ -90,7 +90,7 @@ fn makes(undo: &Undo) -> bool {
 }
 
 /// Whether a name is one that we, or the reference, give to the host end of a pod's veth ("veth" and 8 hex digits).
-fn is_a_pods_veth(name: &str) -> bool {
+pub(crate) fn is_a_pods_veth(name: &str) -> bool {
     name.strip_prefix("veth").is_some_and(|hex| hex.len() == 8 && hex.bytes().all(|b| b.is_ascii_hexdigit()))
 }
 

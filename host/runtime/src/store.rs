@@ -8,6 +8,7 @@ use nix::fcntl::{OFlag, open, openat};
 use nix::sys::stat::{Mode, SFlag, fstat};
 use sandwire_cni::{Error, code};
 use sandwire_policy::{Grant, paths};
+use sandwire_state::{Outcome, StateError};
 use std::io::Read;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
@@ -74,6 +75,21 @@ impl Generation {
         let directory = self.directory.as_ref().map_err(Clone::clone)?;
         let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
         Ok(openat(&**directory, name, flags, Mode::empty()))
+    }
+
+    /// The plugins that it has, sorted.
+    ///
+    /// # Errors
+    /// When it can't be listed.
+    pub(crate) fn plugins(&self) -> Outcome<Vec<String>> {
+        let failed = |error: std::io::Error| StateError::Other(format!("could not list {}: {error}", paths::ACTIVE));
+        let mut plugins = Vec::new();
+        for entry in std::fs::read_dir(paths::ACTIVE).map_err(failed)? {
+            let name = entry.map_err(failed)?.file_name();
+            plugins.extend(name.to_str().and_then(|name| name.strip_suffix(".json")).map(str::to_owned));
+        }
+        plugins.sort_unstable();
+        Ok(plugins)
     }
 
     /// The grant of a plugin; `None` when the generation has no plugin of this name.

@@ -53,6 +53,12 @@ fn subject(finding: &Finding) -> String {
         Kind::Kept => "undo that was kept",
         Kind::Gone => "attachment without a namespace",
         Kind::Damaged => "damaged journal",
+        Kind::BlankJournal => "blank journal",
+        Kind::UnreadableJournal => "unreadable journal",
+        Kind::OrphanedRules => "firewall rules of nobody",
+        Kind::UnknownRegistration => "unknown registration",
+        Kind::LostRegistration => "lost registration",
+        Kind::SilentAgent => "silent agent",
         Kind::LostLease => "attachment without its lease",
         Kind::EarlierBoot => "lease of an earlier boot",
         Kind::EmptyLease => "lease without an owner",
@@ -65,5 +71,6 @@ fn subject(finding: &Finding) -> String {
         Some("") | None => format!(", container {id}"),
         Some(interface) => format!(", container {id}, interface {interface}"),
     });
-    format!("{kind}: network {}{address}{}", finding.network, whose.unwrap_or_default())
+    let network = if finding.network.is_empty() { String::new() } else { format!(": network {}", finding.network) };
+    format!("{kind}{network}{address}{}", whose.unwrap_or_default())
 }

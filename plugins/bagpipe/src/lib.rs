@@ -141,6 +141,9 @@ impl Gc for Bagpipe {
 impl Status for Bagpipe {
     fn status(call: &NetworkCall) -> Result<(), Failure> {
         let config = Config::of_network(call)?;
+        if config.ip_masq {
+            masquerade::ready(&host::netns())?;
+        }
         config.ipam.status(call)?;
         agent::ready()
     }

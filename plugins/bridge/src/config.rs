@@ -80,7 +80,7 @@ impl Config {
         Ok(config)
     }
 
-    fn check_for_add(&self) -> Result<(), Failure> {
+    pub(crate) fn check_for_add(&self) -> Result<(), Failure> {
         if self.ipam.is_set() && self.disable_container_interface {
             return Err(Failure::config("cannot use IPAM when DisableContainerInterface flag is set"));
         }

@@ -12,7 +12,7 @@ use gateway::Gateway;
 use sandwire_plugin::host::{self, bridging, firewall, links, shared, sysctl, wait};
 use sandwire_plugin::{
     Address, Attachment, Call, CniResult, Failure, Gc, Interface, Link, LinkInfo, Netns, NetworkCall, OrFail, OrGone,
-    Plugin, Status, configure, masquerade,
+    OrUnavailable, Plugin, Status, configure, masquerade,
 };
 
 /// How long a port may take to come up; the reference sleeps 0, 50, 500, 1000 and 1000 ms before it gives up.
@@ -77,8 +77,34 @@ impl Plugin for Bridge {
 
 impl Status for Bridge {
     fn status(call: &NetworkCall) -> Result<(), Failure> {
-        Config::load(call.config_text())?.ipam.status(call)
+        let config = Config::load(call.config_text())?;
+        config.check_for_add()?;
+        ready(&host::netns(), &config)?;
+        config.ipam.status(call)
     }
+}
+
+/// STATUS: whether the node has what the configuration needs.
+fn ready(node: &Netns, config: &Config) -> Result<(), Failure> {
+    let bridge = links::Device::new(node).named(&config.bridge);
+    shared::check_bridge(&bridge, config.filters_vlans()).or_unavailable(
+        ["bridge \"", &config.bridge, "\" can't be used"].concat(),
+        if config.filters_vlans() {
+            "name another bridge in \"bridge\", remove what has its name, take a kernel whose bridges tell VLANs apart, or leave \"vlan\" and \"vlanTrunk\" out"
+        } else {
+            "name another bridge in \"bridge\", or remove what has its name"
+        },
+    )?;
+    if config.ip_masq {
+        masquerade::ready(node)?;
+    }
+    if config.mac_spoof_check {
+        firewall::check_support(node, &[firewall::RuleKind::SpoofCheck]).or_unavailable(
+            "macspoofchk is not possible here",
+            "take a kernel with nftables for bridges (CONFIG_NF_TABLES_BRIDGE), load its modules (modprobe -a nf_tables nft_meta_bridge), or set \"macspoofchk\": false",
+        )?;
+    }
+    Ok(())
 }
 
 impl Gc for Bridge {

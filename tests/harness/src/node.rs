@@ -256,8 +256,18 @@ impl Node {
         let below = PathBuf::from(below);
         self.within(move || {
             let mut found = Vec::new();
-            walk(&below, &mut found)?;
+            walk(&below, u64::MAX, &mut found)?;
             found.sort();
+            Ok(found.into_iter().map(|(path, _, content)| (path, content)).collect())
+        })?
+    }
+
+    /// The same with their lengths, and the content of those alone that are shorter than `limit`.
+    pub(crate) fn files_shorter_than(&self, limit: u64, below: &str) -> Result<Vec<(PathBuf, u64, Vec<u8>)>> {
+        let below = PathBuf::from(below);
+        self.within(move || {
+            let mut found = Vec::new();
+            walk(&below, limit, &mut found)?;
             Ok(found)
         })?
     }
@@ -279,7 +289,8 @@ impl Drop for Node {
     }
 }
 
-fn walk(folder: &Path, found: &mut Vec<(PathBuf, Vec<u8>)>) -> Result<()> {
+/// Path, length, and content of those that are shorter than `limit`.
+fn walk(folder: &Path, limit: u64, found: &mut Vec<(PathBuf, u64, Vec<u8>)>) -> Result<()> {
     let entries = match std::fs::read_dir(folder) {
         Ok(entries) => entries,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
@@ -289,13 +300,21 @@ fn walk(folder: &Path, found: &mut Vec<(PathBuf, Vec<u8>)>) -> Result<()> {
         let entry = entry?;
         let kind = entry.file_type()?;
         if kind.is_dir() {
-            walk(&entry.path(), found)?;
+            walk(&entry.path(), limit, found)?;
         } else if kind.is_file() {
+            let length = match entry.metadata() {
+                Ok(meta) => meta.len(),
+                Err(error) => return Err(error).with_context(|| entry.path().display().to_string()),
+            };
+            if length >= limit {
+                found.push((entry.path(), length, Vec::new()));
+                continue;
+            }
             match std::fs::read(entry.path()) {
-                Ok(content) => found.push((entry.path(), content)),
+                Ok(content) => found.push((entry.path(), length, content)),
                 // A namespace that is bound there is no text.
                 Err(error) if error.kind() == std::io::ErrorKind::InvalidInput => {
-                    found.push((entry.path(), Vec::new()))
+                    found.push((entry.path(), length, Vec::new()))
                 }
                 Err(error) => return Err(error).with_context(|| entry.path().display().to_string()),
             }

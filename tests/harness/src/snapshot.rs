@@ -6,7 +6,6 @@ use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::Path;
-use std::process::Command;
 
 /// What numbers itself, counts or ages: different at every look.
 const VOLATILE: [&str; 12] = [
@@ -77,8 +76,8 @@ pub(crate) fn view(node: &Node, place: &Place, name: &str) -> Result<Vec<Value>>
 
 fn text(node: &Node, place: &Place, command: &str) -> Result<String> {
     let mut words = command.split(' ');
-    let mut program = Command::new(words.next().unwrap_or_default());
-    program.args(words).env_clear().env("PATH", run::PATH);
+    let mut program = run::program(words.next().unwrap_or_default());
+    program.args(words);
     node.run(place, program, b"")?.success().with_context(|| command.to_owned())
 }
 
@@ -97,8 +96,8 @@ fn json_list(node: &Node, place: &Place, command: &str) -> Result<Vec<Value>> {
 /// Links with their addresses, routes of both families, rules of IPv4 and neighbours, by one program: a snapshot is taken
 /// twice for every call that must fail.
 fn batch(node: &Node, place: &Place) -> Result<[Vec<Value>; 4]> {
-    let mut program = Command::new("ip");
-    program.args(["-d", "-j", "-batch", "-"]).env_clear().env("PATH", run::PATH);
+    let mut program = run::program("ip");
+    program.args(["-d", "-j", "-batch", "-"]);
     let text =
         node.run(place, program, b"addr\nroute show table all\nrule\nneigh\n")?.success().context("ip -batch")?;
     let lists = serde_json::Deserializer::from_str(&text).into_iter::<Vec<Value>>().collect::<Result<Vec<_>, _>>()?;
@@ -232,7 +231,8 @@ impl Snapshot {
 
     fn state(&mut self, node: &Node) -> Result<()> {
         for folder in ["/run", "/var/lib/cni", "/var/lib/sandwire", "/etc/cni", "/opt/cni/bin", "/usr/lib/sandwire"] {
-            for (path, content) in node.files(folder)? {
+            // What is longer is told by its length: the compiled components are megabytes.
+            for (path, length, content) in node.files_shorter_than(200, folder)? {
                 let path = path.to_string_lossy().into_owned();
                 let file = path.rsplit('/').next().unwrap_or_default();
                 // Locks, cursors, the index of leases and the notes of a network belong to the network.
@@ -244,8 +244,8 @@ impl Snapshot {
                     // Cases put files of other programs there.
                     || (path.starts_with("/run/") && !path.starts_with("/run/sandwire/"));
                 let shown = match std::str::from_utf8(&content) {
-                    Ok(text) if text.len() < 200 => format!("{text:?}"),
-                    _ => format!("{} bytes", content.len()),
+                    Ok(text) if length < 200 => format!("{text:?}"),
+                    _ => format!("{length} bytes"),
                 };
                 self.add(format!("file {path} {shown}"), shared);
             }

@@ -140,6 +140,7 @@ impl Comparison<'_> {
     }
 
     fn leases(&mut self) {
+        let mut ownerless: BTreeMap<&str, usize> = BTreeMap::new();
         for ((net, address), holder) in &self.observed.leases {
             let attachment = Attachment::all().into_iter().find(|attachment| {
                 attachment.net.name == net && format!("{}/{}", attachment.container_id(), attachment.ifname) == *holder
@@ -149,8 +150,17 @@ impl Comparison<'_> {
                 State::Up(_) | State::Loose | State::Stale { .. } => true,
                 State::Absent | State::Owed { .. } => false,
             });
-            if !fine {
+            if holder.is_empty() {
+                *ownerless.entry(net).or_default() += 1;
+            } else if !fine {
                 self.found.push(format!("the lease {net}/{address} of {holder:?} is left"));
+            }
+        }
+        for (net, count) in ownerless {
+            let killed = self.model.ownerless.get(net).copied().unwrap_or_default();
+            if count > killed {
+                self.found
+                    .push(format!("network {net} has {count} lease files without an owner, expected at most {killed}"));
             }
         }
     }
@@ -232,9 +242,10 @@ impl Comparison<'_> {
         for name in &self.observed.journals {
             let known = Attachment::all().into_iter().find(|attachment| journal_of(attachment) == *name);
             let fine = match known {
+                Some(attachment) if attachment.net.is_native() => false,
                 Some(attachment) => !matches!(self.model.state(&attachment), State::Absent | State::Stale { .. }),
                 // Killed before its first line was written.
-                None => self.model.states().any(|(_, state)| *state == State::Loose),
+                None => self.model.states().any(|(a, state)| *state == State::Loose && !a.net.is_native()),
             };
             if !fine {
                 self.found.push(format!("the journal {name} is left"));

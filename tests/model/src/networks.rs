@@ -2,12 +2,15 @@
 
 use serde_json::{Value, json};
 
-/// A network.
+/// The plugin of attachments that Debian's own host-local makes, called directly.
+pub const NATIVE: &str = "native host-local";
+
+/// A network, as one plugin knows it: two entries with the same name are two plugins that share its lease directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Net {
     /// Name of the network.
     pub name: &'static str,
-    /// The plugin.
+    /// The plugin; or [`NATIVE`].
     pub plugin: &'static str,
     /// Interface names that are used with it. No other network has them: a DEL takes away what has the name.
     pub ifnames: &'static [&'static str],
@@ -25,6 +28,11 @@ impl Net {
         self.plugin == "bagpipe"
     }
 
+    /// Native host-local's: it knows neither journal nor boot, GC nor STATUS.
+    pub fn is_native(&self) -> bool {
+        self.plugin == NATIVE
+    }
+
     /// Makes an interface.
     pub fn has_link(&self) -> bool {
         matches!(self.plugin, "bridge" | "bagpipe")
@@ -35,8 +43,15 @@ impl Net {
         self.addresses > 0
     }
 
-    /// Its configuration.
+    /// Its configuration. Native host-local gets the same as our plugin's delegate does, in the newest version that it knows.
     pub fn config(&self) -> Value {
+        if self.is_native() {
+            let mut config = network(self.name).map_or_else(|| json!({}), |net| net.config());
+            if let Some(members) = config.as_object_mut() {
+                members.insert("cniVersion".into(), "1.0.0".into());
+            }
+            return config;
+        }
         let ipam = |subnets: &[&str], route: &str| {
             let ranges: Vec<Value> = subnets.iter().map(|subnet| json!([{"subnet": subnet}])).collect();
             json!({"type": "host-local", "ranges": ranges, "routes": [{"dst": route}]})
@@ -67,8 +82,8 @@ impl Net {
     }
 }
 
-/// All of them.
-pub const NETWORKS: [Net; 8] = [
+/// All of them; native host-local's entries after those that have their names.
+pub const NETWORKS: [Net; 12] = [
     net("plain", "bridge", &["eth0", "eth9"], "br-plain", 253, false),
     net("tight", "bridge", &["net1"], "br-tight", 2, false),
     net("masq", "bridge", &["eth1"], "br-masq", 253, true),
@@ -77,6 +92,10 @@ pub const NETWORKS: [Net; 8] = [
     net("flat", "bridge", &["eth4"], "br-flat", 0, false),
     net("pool", "host-local", &["eth5"], "", 253, false),
     net("loop", "loopback", &["lo"], "", 0, false),
+    net("plain", NATIVE, &["nat0"], "", 253, false),
+    net("tight", NATIVE, &["nat1"], "", 2, false),
+    net("masq", NATIVE, &["nat2"], "", 253, false),
+    net("pool", NATIVE, &["nat5"], "", 253, false),
 ];
 
 const fn net(
@@ -131,7 +150,7 @@ impl std::fmt::Display for Attachment {
     }
 }
 
-/// A network by its name.
+/// A network by its name, as our plugin knows it.
 pub fn network(name: &str) -> Option<Net> {
     NETWORKS.iter().find(|net| net.name == name).copied()
 }

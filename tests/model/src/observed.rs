@@ -62,7 +62,7 @@ impl Observed {
             let network = std::thread::spawn(look).join().map_err(|_| anyhow!("looking into a pod panicked"))?;
             observed.pods.insert(pod, network.with_context(|| format!("pod {pod}"))?);
         }
-        for net in NETWORKS {
+        for net in NETWORKS.into_iter().filter(|net| !net.is_native()) {
             observed.leases_of(net.name)?;
         }
         observed.journals()?;
@@ -100,6 +100,11 @@ impl Observed {
             }
         }
         Ok(())
+    }
+
+    /// How many lease files of a network have no owner.
+    pub fn ownerless(&self, net: &str) -> usize {
+        self.leases.iter().filter(|((name, _), holder)| name == net && holder.is_empty()).count()
     }
 
     /// A pod's interface.

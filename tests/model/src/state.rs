@@ -69,6 +69,8 @@ pub struct Model {
     pub agent: Mode,
     /// The names that host ends have had.
     pub host_ends: BTreeMap<String, Attachment>,
+    /// How many lease files without an owner each network has at most: a killed ADD of native host-local leaves one.
+    pub ownerless: BTreeMap<&'static str, usize>,
 }
 
 impl Default for Model {
@@ -79,6 +81,7 @@ impl Default for Model {
             foreign: BTreeSet::new(),
             agent: Mode::Ok,
             host_ends: BTreeMap::new(),
+            ownerless: BTreeMap::new(),
         }
     }
 }
@@ -138,17 +141,30 @@ impl Model {
         matches!(self.agent, Mode::Ok | Mode::NoPeers | Mode::Status(..))
     }
 
-    /// How many addresses of a network are taken: surely, and at most. (Those of an earlier boot are given again.)
+    fn of_network(&self, net: &Net) -> impl Iterator<Item = (&Attachment, &State)> {
+        let name = net.name;
+        self.states.iter().filter(move |(attachment, _)| attachment.net.name == name)
+    }
+
+    /// How many addresses of a network are taken: surely, and at most. For ours those of an earlier boot are free, and files
+    /// without an owner; native host-local knows of neither.
     fn taken(&self, net: &Net) -> (usize, usize) {
-        let of_net = || self.states.iter().filter(|(attachment, _)| attachment.net == *net);
-        let surely = of_net().filter(|(_, state)| matches!(state, State::Up(_))).count();
-        (surely, surely + of_net().filter(|(_, state)| matches!(state, State::Loose)).count())
+        let count = |which: fn(&State) -> bool| self.of_network(net).filter(|(_, state)| which(state)).count();
+        let up = count(|state| matches!(state, State::Up(_)));
+        let loose = count(|state| matches!(state, State::Loose));
+        if !net.is_native() {
+            return (up, up + loose);
+        }
+        let stale = count(|state| matches!(state, State::Stale { surely: true, .. }));
+        let perhaps = count(|state| matches!(state, State::Stale { surely: false, .. }));
+        (up + stale, up + stale + loose + perhaps + self.ownerless.get(net.name).copied().unwrap_or_default())
     }
 
     /// Of an ADD, `adds` and `dels` of the same network being made at the same time.
     pub fn add_wanted(&self, attachment: &Attachment, adds: usize, dels: usize) -> Wanted {
         let net = &attachment.net;
-        if !self.is_there(attachment.pod) {
+        // Native host-local looks at no namespace.
+        if !net.is_native() && !self.is_there(attachment.pod) {
             return Wanted::Fails;
         }
         if net.plugin == "loopback" {
@@ -162,6 +178,8 @@ impl Model {
             State::Up(up) if net.has_leases() || self.is_inside(attachment, up) => return Wanted::Fails,
             _ if occupied || refused => return Wanted::Fails,
             State::Loose | State::Stale { .. } => return Wanted::Either,
+            // One of ours beside it may give back what is of an earlier boot.
+            _ if full && net.is_native() && adds > 0 => return Wanted::Either,
             _ if full => return Wanted::Fails,
             _ => {}
         }
@@ -172,13 +190,13 @@ impl Model {
     pub fn check_wanted(&self, attachment: &Attachment) -> Wanted {
         let net = &attachment.net;
         match self.state(attachment) {
-            _ if !self.is_there(attachment.pod) => Wanted::Fails,
+            _ if !net.is_native() && !self.is_there(attachment.pod) => Wanted::Fails,
             // What it looks at is there once for all who ever asked for it, and GC, which enters no namespace, leaves it.
             State::Absent | State::Owed { .. } if net.plugin == "loopback" => Wanted::Either,
             State::Absent | State::Owed { .. } => Wanted::Fails,
             State::Loose | State::Stale { .. } => Wanted::Either,
             State::Up(up) => {
-                let inside = net.plugin == "host-local" || self.is_inside(attachment, up);
+                let inside = !(net.has_link() || net.plugin == "loopback") || self.is_inside(attachment, up);
                 let announced = !net.has_agent() || (up.registered && self.agent_tells());
                 if inside && announced { Wanted::Succeeds } else { Wanted::Fails }
             }
@@ -191,10 +209,7 @@ impl Model {
             return Wanted::Fails;
         }
         let (surely, at_most) = self.taken(net);
-        let stale = self
-            .states
-            .iter()
-            .any(|(attachment, state)| attachment.net == *net && matches!(state, State::Stale { .. }));
+        let stale = self.of_network(net).any(|(_, state)| matches!(state, State::Stale { .. }));
         match net.addresses {
             0 => Wanted::Succeeds,
             size if surely >= size => Wanted::Fails,
@@ -206,7 +221,7 @@ impl Model {
     /// Of a GC with these valid.
     pub fn gc_wanted(&self, net: &Net, valid: &[Attachment]) -> Wanted {
         let mut wanted = Wanted::Succeeds;
-        let stale = self.states.iter().filter(|(attachment, _)| attachment.net == *net && !valid.contains(attachment));
+        let stale = self.of_network(net).filter(|(attachment, _)| !valid.contains(attachment));
         for (_, state) in stale.filter(|_| net.has_agent() && !self.agent_acts()) {
             match state {
                 State::Up(_) | State::Owed { surely: true } => return Wanted::Fails,
@@ -263,7 +278,7 @@ impl Model {
 
     /// An ADD in a small network may have given back what is of an earlier boot.
     fn reclaimed(&mut self, net: &Net) {
-        for (_, state) in self.states.iter_mut().filter(|(attachment, _)| attachment.net == *net) {
+        for (_, state) in self.states.iter_mut().filter(|(attachment, _)| attachment.net.name == net.name) {
             if let State::Stale { surely, .. } = state {
                 *surely &= net.addresses > 8;
             }
@@ -290,10 +305,13 @@ impl Model {
         }
     }
 
-    /// A GC ended. What it could not do is owed.
+    /// A GC ended. What it could not do is owed. Leases go whoever made them, and files without an owner.
     pub fn collected(&mut self, net: &Net, valid: &[Attachment]) {
+        if net.has_leases() {
+            self.ownerless.remove(net.name);
+        }
         let all: Vec<Attachment> = self.states.keys().copied().collect();
-        for attachment in all.into_iter().filter(|a| a.net == *net) {
+        for attachment in all.into_iter().filter(|a| a.net.name == net.name) {
             if valid.contains(&attachment) {
                 self.paid(attachment);
             } else {
@@ -305,7 +323,7 @@ impl Model {
     /// A GC ended that was not told what is valid: what is of an earlier boot is not, and what is owed is tried again.
     pub fn collected_unsaid(&mut self, net: &Net) {
         let all: Vec<Attachment> = self.states.keys().copied().collect();
-        for attachment in all.into_iter().filter(|a| a.net == *net) {
+        for attachment in all.into_iter().filter(|a| a.net.name == net.name) {
             match self.state(&attachment) {
                 State::Stale { surely: true, .. } => self.set(attachment, State::Absent),
                 _ => self.paid(attachment),
@@ -322,12 +340,15 @@ impl Model {
 
     /// An ADD was killed.
     pub fn add_killed(&mut self, attachment: Attachment) {
+        if attachment.net.is_native() {
+            *self.ownerless.entry(attachment.net.name).or_default() += 1;
+        }
         // Where the interface and the lease are in its way it can't have done anything to them.
         let safe = match self.state(&attachment) {
             State::Up(up) => self.is_inside(&attachment, up) || !attachment.net.has_link(),
             _ => false,
         };
-        if !safe && self.is_there(attachment.pod) {
+        if !safe && (attachment.net.is_native() || self.is_there(attachment.pod)) {
             self.set(attachment, State::Loose);
         }
         self.reclaimed(&attachment.net);
@@ -371,6 +392,8 @@ impl Model {
         let states = std::mem::take(&mut self.states);
         for (attachment, state) in states {
             let left = match state {
+                // Its files say nothing of their boot, so nobody gives its addresses to others.
+                state @ (State::Up(_) | State::Loose) if attachment.net.is_native() => state,
                 State::Up(up) if attachment.net.has_leases() => {
                     State::Stale { addresses: up.addresses.clone(), surely: true }
                 }

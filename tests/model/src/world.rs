@@ -26,7 +26,7 @@ pub struct World {
     node: Node,
     agent: Option<Agent>,
     pods: BTreeMap<&'static str, Pod>,
-    configs: BTreeMap<&'static str, Value>,
+    configs: BTreeMap<Net, Value>,
     /// What must be.
     pub model: Model,
     before: Snapshot,
@@ -50,7 +50,7 @@ impl World {
         })??;
         let agent = Some(Agent::tcp(&node, "127.0.0.1:8082")?);
         let before = node.snapshot()?;
-        let configs = NETWORKS.iter().map(|net| (net.name, net.config())).collect();
+        let configs = NETWORKS.iter().map(|net| (*net, net.config())).collect();
         let (model, calls) = (Model::default(), BTreeMap::new());
         Ok(Self { node, agent, pods, configs, model, before, steps: 0, boots: 0, calls })
     }
@@ -103,11 +103,14 @@ impl World {
             _ => false,
         };
         self.act(step)?;
-        let differences = self.differences(rules || self.steps.is_multiple_of(RULES_EVERY))?;
+        let observed = Observed::of(&self.node, self.agent.as_ref(), rules || self.steps.is_multiple_of(RULES_EVERY))?;
+        let differences = compare::differences(&self.model, &observed);
         if !differences.is_empty() {
             let ruleset = if rules { self.node.sh("nft list ruleset")? } else { String::new() };
             bail!("{}\n{ruleset}", differences.join("\n"));
         }
+        // Only another killed ADD of native host-local may add to them.
+        self.model.ownerless = NETWORKS.iter().map(|net| (net.name, observed.ownerless(net.name))).collect();
         Ok(())
     }
 
@@ -121,6 +124,11 @@ impl World {
         for attachment in Attachment::all() {
             self.step(&Step::Call(Call { verb: Verb::Del, attachment }))
                 .with_context(|| format!("del {attachment}"))?;
+        }
+        // Files without an owner, which no DEL is asked for.
+        for net in NETWORKS.into_iter().filter(|net| !net.is_native() && net.has_leases()) {
+            let step = Step::Gc(net, Some(Vec::new()));
+            self.step(&step).with_context(|| step.to_string())?;
         }
         let differences = self.differences(true)?;
         let mut left = self.node.snapshot()?.attachments_since(&self.before);
@@ -174,7 +182,7 @@ impl World {
     }
 
     fn config(&self, net: &Net) -> Result<&Value> {
-        self.configs.get(net.name).context("no such network")
+        self.configs.get(net).context("no such network")
     }
 
     /// The call as a runtime makes it: with the result of the last ADD in CHECK and DEL.
@@ -186,7 +194,10 @@ impl World {
         {
             members.insert("prevResult".into(), up.result.clone());
         }
-        let described = self.node.call(attachment.net.plugin, call.verb);
+        let described = match attachment.net.is_native() {
+            true => self.node.call("host-local", call.verb).native(),
+            false => self.node.call(attachment.net.plugin, call.verb),
+        };
         Ok(described.pod(self.pod(attachment.pod)?).ifname(attachment.ifname).config(&config))
     }
 

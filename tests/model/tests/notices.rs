@@ -48,7 +48,7 @@ const TAMPERED: [(&str, &str, &str); 26] = [
         "printf 'pod-b\\r\\neth0' >/var/lib/cni/networks/plain/10.1.0.99",
         "the lease plain/10.1.0.99 of \"pod-b/eth0\" is left",
     ),
-    ("", ": >/var/lib/cni/networks/plain/10.1.0.99", "the lease plain/10.1.0.99 of \"\" is left"),
+    ("", ": >/var/lib/cni/networks/plain/10.1.0.99", "network plain has 1 lease files without an owner"),
     ("", ": >/var/lib/cni/networks/plain/.tmp-1", "/var/lib/cni/networks/plain/.tmp-1 is no lease"),
     (
         "",

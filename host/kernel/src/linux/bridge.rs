@@ -120,6 +120,24 @@ pub(super) fn vlans(namespace: &mut Namespace, port: u32) -> Outcome<Vec<PortVla
     Ok(ranges(entries.filter_map(|(_, value)| Some((u16_at(value, 0)?, u16_at(value, 2)?)))))
 }
 
+// linux/rtnetlink.h
+const RTM_GETVLAN: u16 = 114;
+
+/// Whether bridges here can tell VLANs apart. A kernel without CONFIG_BRIDGE_VLAN_FILTERING registers no RTM_GETVLAN
+/// (`br_vlan_rtnl_init`); nor does one that has not loaded the module, which /sys/module tells.
+pub(super) fn check_vlan_filtering(namespace: &mut Namespace) -> Outcome<()> {
+    // struct br_vlan_msg: family, padding, index 0: of every link.
+    let question = [libc::AF_BRIDGE as u8, 0, 0, 0, 0, 0, 0, 0];
+    match namespace.route.dump_of(RTM_GETVLAN, &question) {
+        Err(refusal) if refusal.errno == Errno::EOPNOTSUPP && std::path::Path::new("/sys/module/bridge").exists() => {
+            Err(KernelError::Unsupported(
+                "bridges of this kernel can't tell VLANs apart (CONFIG_BRIDGE_VLAN_FILTERING)".into(),
+            ))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// From (flags, VLAN) as the kernel tells them, ranges as a begin and an end.
 fn ranges(entries: impl Iterator<Item = (u16, u16)>) -> Vec<PortVlan> {
     let mut vlans = Vec::new();

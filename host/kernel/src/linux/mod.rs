@@ -257,6 +257,10 @@ impl Kernel for LinuxKernel {
         bridge::set_vlans(self.namespace(port.netns)?, port, vlans)
     }
 
+    fn check_vlan_filtering(&mut self) -> Outcome<()> {
+        bridge::check_vlan_filtering(&mut self.host)
+    }
+
     fn port_vlans(&mut self, port: LinkId) -> Outcome<Vec<PortVlan>> {
         bridge::vlans(self.namespace(port.netns)?, port.index)
     }
@@ -317,6 +321,14 @@ impl Kernel for LinuxKernel {
         self.firewall(netns)?.apply(owner, label, rules)
     }
 
+    fn check_rules(&mut self, netns: Netns, rules: &[Rule]) -> Outcome<()> {
+        let firewall = self.firewall(netns)?;
+        let answer = firewall.check(rules);
+        let changed = firewall.has_changed();
+        self.rules_deleted |= changed;
+        answer
+    }
+
     fn verify_rules(&mut self, netns: Netns, owner: &RuleOwner, label: &str, rules: &[Rule]) -> Outcome<Vec<String>> {
         self.firewall(netns)?.verify(owner, label, rules)
     }
@@ -336,4 +348,18 @@ impl Kernel for LinuxKernel {
         self.rules_deleted |= changed;
         retained
     }
+
+    fn rule_holders(&mut self) -> Outcome<Vec<RuleHolder>> {
+        self.firewall(Netns::Host).and_then(Nftables::holders).or_else(nothing_without_nftables)
+    }
+
+    fn clear_rule_holders(&mut self, holders: &[RuleHolder]) -> Outcome<()> {
+        self.rules_deleted = true;
+        self.firewall(Netns::Host)?.clear_holders(holders)
+    }
+}
+
+/// A kernel without nfnetlink has no rules.
+fn nothing_without_nftables(error: KernelError) -> Outcome<Vec<RuleHolder>> {
+    if matches!(error, KernelError::Unsupported(_)) { Ok(Vec::new()) } else { Err(error) }
 }

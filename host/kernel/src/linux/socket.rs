@@ -196,12 +196,30 @@ impl Socket {
         }
     }
 
+    /// A dump that is asked for by a message of this type with these bytes after its header.
+    pub(crate) fn dump_of(&mut self, kind: u16, payload: &[u8]) -> Result<Vec<Received>, Refusal> {
+        self.sequence = self.sequence.wrapping_add(1);
+        let length = (HEADER_BYTES + payload.len()) as u32;
+        let mut bytes = length.to_ne_bytes().to_vec();
+        bytes.extend_from_slice(&kind.to_ne_bytes());
+        bytes.extend_from_slice(&(NLM_F_REQUEST | NLM_F_DUMP).to_ne_bytes());
+        bytes.extend_from_slice(&self.sequence.to_ne_bytes());
+        bytes.extend_from_slice(&[0; 4]);
+        bytes.extend_from_slice(payload);
+        self.send(&bytes)?;
+        self.dumped(self.sequence).map(|(objects, _)| objects)
+    }
+
     fn dump_once(&mut self, message: RouteNetlinkMessage) -> Result<(Vec<Received>, bool), Refusal> {
         self.sequence = self.sequence.wrapping_add(1);
-        let sequence = self.sequence;
         let mut bytes = Vec::new();
-        append(&mut bytes, message, NLM_F_REQUEST | NLM_F_DUMP, sequence);
+        append(&mut bytes, message, NLM_F_REQUEST | NLM_F_DUMP, self.sequence);
         self.send(&bytes)?;
+        self.dumped(self.sequence)
+    }
+
+    /// The answer to a dump: the objects, and whether they changed meanwhile.
+    fn dumped(&mut self, sequence: u32) -> Result<(Vec<Received>, bool), Refusal> {
         let mut objects = Vec::new();
         let mut interrupted = false;
         let mut refusal = None;

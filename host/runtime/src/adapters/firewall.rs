@@ -1,14 +1,15 @@
 //! `firewall`: the rules that a plugin wants for this attachment.
 
 use super::parse;
-use crate::bindings::firewall::{self, Ingress, PortForward, Protocol};
+use crate::bindings::firewall::{self, Ingress, PortForward, Protocol, RuleKind};
 use crate::bindings::types;
 use crate::guest::Guest;
 use crate::handles::{LinkHandle, NetnsHandle, Right, RulesetHandle};
 use crate::refusal::{Answer, Refusal};
 use crate::session::{Session, side};
-use sandwire_kernel::{Rule, RuleOwner};
+use sandwire_kernel::{Mac, Rule, RuleOwner};
 use sandwire_state::journal::Undo;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use wasmtime::component::Resource;
 
 fn owner(session: &Session, plugin: &str) -> RuleOwner {
@@ -18,6 +19,31 @@ fn owner(session: &Session, plugin: &str) -> RuleOwner {
         network: attachment.network.clone(),
         container_id: attachment.container_id.clone(),
         ifname: attachment.ifname.clone(),
+    }
+}
+
+/// Rules of a kind, of addresses that nobody has (RFC 5737, RFC 3849) and of a port that is not there.
+fn sample(kind: RuleKind) -> Vec<Rule> {
+    const IPV4: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+    const IPV6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1));
+    match kind {
+        RuleKind::Masquerade => {
+            let masquerade = |source: IpAddr| Rule::Masquerade { source, except: vec![source.into()] };
+            vec![masquerade(IPV4), masquerade(IPV6)]
+        }
+        RuleKind::SpoofCheck => vec![Rule::SpoofCheck { port: "nobody".into(), mac: Mac([2, 0, 0, 0, 0, 1]) }],
+        RuleKind::Forward => {
+            vec![Rule::Forward { address: IPV4, ingress: sandwire_kernel::Ingress::Open, bridge: None }]
+        }
+        RuleKind::ForwardPort => vec![Rule::ForwardPort(sandwire_kernel::PortForward {
+            protocol: 6,
+            host_ip: None,
+            host_port: 80,
+            to: IPV4,
+            to_port: 80,
+            masquerade: true,
+            extra: Vec::new(),
+        })],
     }
 }
 
@@ -57,6 +83,12 @@ impl firewall::Host for Guest {
             return Err(Refusal::invalid(format!("{label:?} is no label: up to 32 letters, digits and hyphens")));
         }
         Ok(self.table.push(RulesetHandle { netns, label, rules: Vec::new(), faults: Vec::new(), denied: false })?)
+    }
+
+    fn check_support(&mut self, ns: Resource<NetnsHandle>, kinds: Vec<RuleKind>) -> Answer<()> {
+        let netns = parse::netns(&self.table, &ns)?.netns;
+        let rules: Vec<Rule> = kinds.into_iter().flat_map(sample).collect();
+        Ok(self.session()?.kernel()?.check_rules(netns, &rules)?)
     }
 
     fn clear(&mut self, ns: Resource<NetnsHandle>) -> Answer<()> {

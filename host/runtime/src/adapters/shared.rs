@@ -6,7 +6,7 @@ use crate::guest::Guest;
 use crate::handles::{LinkHandle, NetnsHandle, Right};
 use crate::refusal::{Answer, Refusal};
 use crate::session::{Session, bridge_of_vlan_port};
-use sandwire_kernel::{BridgeSpec, LinkChanges, LinkInfo, Netns};
+use sandwire_kernel::{BridgeSpec, DeviceSpec, LinkChanges, LinkInfo, Netns};
 use sandwire_policy::matches_any;
 use sandwire_state::journal::Undo;
 use wasmtime::component::Resource;
@@ -51,6 +51,22 @@ impl Guest {
     }
 }
 
+impl Guest {
+    /// A bridge that policy lets the guest make or use, and its name.
+    fn bridge_wanted(&self, dev: &shared::Device) -> Answer<(DeviceSpec, String)> {
+        let spec = links::device(&self.table, dev)?;
+        let Some(name) = spec.name.clone() else { return Err(Refusal::invalid("a shared bridge needs a name")) };
+        if spec.netns == Netns::Host && !matches_any(&self.grant.links.change, &name) {
+            return Err(Refusal::denied(format!(
+                "make or use bridge {name:?}: to allow it add  links = {{ change = [{name:?}] }}  under [plugins.{}] in {}, then run: sandwirectl apply",
+                self.grant.plugin,
+                sandwire_policy::paths::POLICY
+            )));
+        }
+        Ok((spec, name))
+    }
+}
+
 /// Physical devices and other pods' links are not what attachments share, whatever a wide pattern says. A bridge is, and
 /// the veth of a bridge's VLAN.
 fn is_shared(info: &LinkInfo) -> bool {
@@ -60,14 +76,7 @@ fn is_shared(info: &LinkInfo) -> bool {
 impl shared::Host for Guest {
     fn ensure_bridge(&mut self, dev: shared::Device, vlan_filtering: bool) -> Answer<Resource<LinkHandle>> {
         let plugin = self.grant.plugin.clone();
-        let spec = links::device(&self.table, &dev)?;
-        let Some(name) = spec.name.clone() else { return Err(Refusal::invalid("a shared bridge needs a name")) };
-        if spec.netns == Netns::Host && !matches_any(&self.grant.links.change, &name) {
-            return Err(Refusal::denied(format!(
-                "make or use bridge {name:?}: to allow it add  links = {{ change = [{name:?}] }}  under [plugins.{plugin}] in {}, then run: sandwirectl apply",
-                sandwire_policy::paths::POLICY
-            )));
-        }
+        let (spec, name) = self.bridge_wanted(&dev)?;
         let session = self.session()?;
         session.may_make()?;
         let (info, made) = session
@@ -78,6 +87,12 @@ impl shared::Host for Guest {
         session.remember_ensured(info.clone());
         let right = if spec.netns == Netns::Host { Right::Change } else { Right::Own };
         Ok(self.table.push(LinkHandle { id: info.id, name: info.name, right })?)
+    }
+
+    fn check_bridge(&mut self, dev: shared::Device, vlan_filtering: bool) -> Answer<()> {
+        let (spec, _) = self.bridge_wanted(&dev)?;
+        let kernel = self.session()?.kernel()?;
+        Ok(sandwire_kernel::shared::check_bridge(kernel, &spec, &BridgeSpec { vlan_filtering })?)
     }
 
     fn ensure_address(&mut self, l: Resource<LinkHandle>, a: types::Address, force: bool) -> Answer<()> {

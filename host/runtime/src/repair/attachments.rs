@@ -1,6 +1,6 @@
 //! Attachments by their journals.
 
-use super::{Finding, Kind, Options, Remedy};
+use super::{Finding, Kind, Options, PATIENCE, Remedy};
 use crate::deadline::Deadline;
 use crate::engine;
 use crate::native::NativeRunner;
@@ -16,10 +16,6 @@ use sandwire_state::journal::{self, Attachment, Entry, Journal, Side, State, Und
 use sandwire_state::{Outcome, StateError};
 use serde_json::Value;
 use std::path::Path;
-use std::time::Duration;
-
-/// How long to wait for a call that has the attachment; then it is left to that call.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 pub(super) fn mend(options: &Options) -> Outcome<Vec<Finding>> {
     let summaries = journal::list(Path::new(paths::JOURNAL), None)?;
@@ -35,14 +31,16 @@ pub(super) fn mend(options: &Options) -> Outcome<Vec<Finding>> {
             );
             findings.push(Finding::about(Kind::Damaged, &summary.attachment, text, Remedy::Told));
         }
-        if summary.has_left_over() || is_gone(&summary.pending, netns_of(summary.facts.values()), &links) {
+        // The end of an ADD that seems not to have ended may be among the lines that are damaged.
+        let left_over = summary.has_left_over() && (summary.damaged == 0 || summary.uncommitted == 0);
+        if left_over || is_gone(&summary.pending, netns_of(summary.facts.values()), &links) {
             findings.extend(one(options, &summary.attachment)?);
         }
     }
     Ok(findings)
 }
 
-fn host_links() -> Outcome<Vec<LinkInfo>> {
+pub(super) fn host_links() -> Outcome<Vec<LinkInfo>> {
     let links = LinuxKernel::open(None).and_then(|mut kernel| kernel.links(Netns::Host));
     links.map_err(|error| StateError::Other(error.to_string()))
 }
@@ -200,7 +198,7 @@ fn is_gone(entries: &[Entry], netns: Option<&str>, links: &[LinkInfo]) -> bool {
 }
 
 /// Operations for people, each kind once.
-fn list(entries: &[&Entry]) -> String {
+pub(super) fn list(entries: &[&Entry]) -> String {
     let mut texts: Vec<String> = Vec::new();
     for entry in entries {
         let text = match &entry.undo {

@@ -4,15 +4,20 @@
 //! Takes the locks that calls take, one attachment and one store at a time, so that it may run beside them. It never enters
 //! a container: a path that the journal knows may be another container's by now, and what is in a container goes with it.
 
+mod agents;
 mod attachments;
+mod journals;
 mod leases;
+mod rules;
 
+use crate::deadline::Deadline;
 use sandwire_cni::Error;
-use sandwire_state::StateError;
 use sandwire_state::journal::Attachment;
+use sandwire_state::{Outcome, StateError};
 use serde::Serialize;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// How to go about it.
 #[derive(Debug, Clone)]
@@ -35,6 +40,18 @@ pub enum Kind {
     Gone,
     /// The journal of an attachment has lines that can't be read.
     Damaged,
+    /// A journal file without a line: a call that was killed before it did anything.
+    BlankJournal,
+    /// A journal file that does not say whose it is.
+    UnreadableJournal,
+    /// Firewall rules in our tables of an attachment that the journal does not know.
+    OrphanedRules,
+    /// An agent has a port that is named as ours, and that the journal does not know.
+    UnknownRegistration,
+    /// An agent has forgotten an attachment.
+    LostRegistration,
+    /// An agent with which the journal can't be compared.
+    SilentAgent,
     /// The address of an attachment is not leased to it any more.
     LostLease,
     /// A lease of an earlier boot.
@@ -108,8 +125,23 @@ impl Finding {
 /// When the journal or the lease directories can't be read. What can't be mended is a finding.
 pub fn repair(options: &Options) -> Result<Vec<Finding>, Error> {
     let failed = |error: StateError| Error::internal(format!("could not look for what is out of step: {error}"));
-    let mut findings = attachments::mend(options).map_err(failed)?;
-    // After the attachments: what they give back is not to be looked at.
+    // First whose each journal is; and after the attachments, for what they give back is not to be looked at.
+    let mut findings = journals::mend(options).map_err(failed)?;
+    findings.extend(attachments::mend(options).map_err(failed)?);
+    findings.extend(agents::mend(options).map_err(failed)?);
     findings.extend(leases::mend(options).map_err(failed)?);
+    findings.extend(rules::mend(options).map_err(failed)?);
     Ok(findings)
+}
+
+/// How long to wait for a call that has the attachment or the network; then it is left to that call.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Does something that waits for a lock, at most so long: then it is `Busy`.
+fn in_time<T>(work: impl FnOnce() -> Outcome<T>) -> Outcome<T> {
+    let io = |error: std::io::Error| StateError::Other(format!("could not set a time limit: {error}"));
+    let deadline = Deadline::arm(PATIENCE).map_err(io)?;
+    let done = work();
+    deadline.disarm();
+    done
 }

@@ -231,6 +231,13 @@ impl JournalFile {
         Ok(())
     }
 
+    /// Writes the lines that wait.
+    pub(super) fn flush(&mut self) -> Outcome<()> {
+        self.append()?;
+        self.waiting.clear();
+        Ok(())
+    }
+
     /// Removes the file.
     pub(super) fn remove(self) -> Outcome<()> {
         match std::fs::remove_file(&self.path) {
@@ -249,6 +256,17 @@ pub(super) fn peek(path: &Path) -> Outcome<Option<Content>> {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(StateError::io("read the journal", path, error)),
     }
+}
+
+/// Whether the file has a line that somebody could read, if not this release.
+pub(super) fn says_anything(path: &Path) -> Outcome<bool> {
+    let bytes = match std::fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(StateError::io("read the journal", path, error)),
+    };
+    let mut lines = whole_lines(&bytes).split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+    Ok(lines.any(|line| serde_json::from_slice::<serde_json::Map<String, Value>>(line).is_ok()))
 }
 
 fn whole_lines(bytes: &[u8]) -> &[u8] {

@@ -24,8 +24,13 @@ pub(super) struct Lock {
 impl Lock {
     /// Waits for it. `root` is made when it is missing.
     pub(super) fn take(root: &Path, network: &str, how: FlockArg) -> Outcome<Self> {
+        Self::take_file(root, &names::file_name(network), how)
+    }
+
+    /// The same of a network whose folder and lock are named so.
+    pub(super) fn take_file(root: &Path, name: &str, how: FlockArg) -> Outcome<Self> {
         let folder = root.join("locks");
-        let path = folder.join(names::file_name(network));
+        let path = folder.join(name);
         let failed = |error| StateError::io("open the lock", &path, error);
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(OFlag::O_NOFOLLOW.bits());

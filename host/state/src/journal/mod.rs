@@ -2,8 +2,10 @@
 
 mod file;
 mod locks;
+mod nameless;
 mod undo;
 
+pub use nameless::{Nameless, adopt, discard, nameless};
 pub use undo::{Side, Undo};
 
 use crate::{Outcome, Owner, StateError, names};
@@ -86,7 +88,7 @@ impl Journal {
 
     fn read(root: &Path, attachment: Attachment, lock: Option<Lock>) -> Outcome<Self> {
         let folder = folder(root, &attachment.network);
-        let path = folder.join(names::digest(&[&attachment.container_id, &attachment.ifname]));
+        let path = folder.join(digest_of(&attachment.owner()));
         let (mut file, content) = JournalFile::open(&path)?;
         match &content.attachment {
             Some(found) if *found != attachment => {
@@ -213,6 +215,11 @@ impl Journal {
         self.content.apply(line());
         Ok(())
     }
+}
+
+/// What the file of an attachment is named within its network's folder.
+fn digest_of(owner: &Owner) -> String {
+    names::digest(&[&owner.container_id, &owner.ifname])
 }
 
 fn folder(root: &Path, network: &str) -> PathBuf {

@@ -175,6 +175,7 @@ impl Seen {
     fn bridge(&mut self, node: &Netns) -> Option<Link> {
         self.note("shared ensure-sysctl", shared::ensure_sysctl(node, "ipv4/ip_forward", "1"));
         let ensure = |filtering| shared::ensure_bridge(&Device::new(node).named("sw0").up(), filtering);
+        self.note("shared check-bridge", shared::check_bridge(&Device::new(node).named("sw0").up(), true));
         // A kernel whose bridges can't filter VLANs says so; one without is as good for all but the VLANs.
         let bridge = match self.note("shared ensure-bridge", ensure(true)) {
             Some(bridge) => bridge,
@@ -269,6 +270,8 @@ impl Seen {
         self.note("shaping limits", shaping::limits(outside));
         self.note("shaping clear", shaping::clear(outside));
 
+        let kinds = [firewall::RuleKind::Masquerade, firewall::RuleKind::SpoofCheck];
+        self.note("firewall check-support", firewall::check_support(node, &kinds));
         let Some(rules) = self.note("firewall open", firewall::open(node, "masquerade")) else { return };
         rules.masquerade(leased, &["10.77.0.0/24".into()]);
         self.note("firewall ruleset.commit", rules.commit());

@@ -133,7 +133,7 @@ fn the_next_add_does_what_was_kept() {
     // And nobody takes the new attachment away.
     says(&node, &[], true, &[]);
     assert_eq!(agent.attached().len(), 1);
-    assert!(agent.take_calls().is_empty());
+    assert!(agent.take_calls().iter().all(|call| call.method == "GET"), "repair only compares");
     call(&node, Verb::Del, &pod, &mynet()).done().unwrap();
     assert!(agent.attached().is_empty());
 }
@@ -268,4 +268,198 @@ fn leases() {
     node.sh(&format!("printf 'pod-b\\r\\neth0' > {NETWORKS}/mynet/10.1.2.3")).unwrap();
     // Leases of a native plugin are no fault.
     says(&node, &[], true, &[("unknown-holder", "told")]);
+}
+
+/// The agent was started again and has forgotten everything, its bridges are gone (networking-bagpipe, `reset_state`).
+#[test]
+fn an_agent_that_has_forgotten() {
+    let node = Node::installed().unwrap();
+    let pods = ["a", "b"].map(|name| node.pod(name).unwrap());
+    let agent = Agent::tcp(&node, "127.0.0.1:8082").unwrap();
+    let mut config = mynet();
+    config["cniVersion"] = "1.0.0".into();
+    let results = pods.each_ref().map(|pod| call(&node, Verb::Add, pod, &config).result().unwrap());
+    says(&node, &[], true, &[]);
+    let attached = agent.attached();
+    drop(agent);
+    // It can't be asked: said, for two attachments depend on it.
+    let text = says(&node, &[], false, &[("silent-agent", "told")]);
+    assert!(text.contains("2 attachments") && text.contains("can't be reached"), "{text}");
+    node.sh("ip link del $(ip -br link show type bridge | grep -o '^evpn---[0-9a-f]*')").unwrap();
+    let agent = Agent::tcp(&node, "127.0.0.1:8082").unwrap();
+    says(&node, &["--dry-run"], false, &[("lost-registration", "would-mend"); 2]);
+    assert!(agent.attached().is_empty());
+    agent.set(Mode::Status(500, "no room".into())).unwrap();
+    let text = says(&node, &[], false, &[("lost-registration", "left"); 2]);
+    assert!(text.contains("it answered 500") && text.contains("start the pod again"), "{text}");
+    agent.set(Mode::Ok).unwrap();
+    let text = says(&node, &[], true, &[("lost-registration", "mended"); 2]);
+    assert!(text.contains("pod-a") && text.contains("pod-b"), "{text}");
+    assert_eq!(agent.attached(), attached);
+    says(&node, &[], true, &[]);
+    // The pods are what they were: CHECK finds the agent, the bridge and the port as ADD had left them.
+    for (pod, result) in pods.iter().zip(results) {
+        let mut checked = config.clone();
+        checked["prevResult"] = result;
+        call(&node, Verb::Check, pod, &checked).done().unwrap();
+        call(&node, Verb::Del, pod, &config).done().unwrap();
+    }
+    assert!(agent.attached().is_empty());
+}
+
+/// The agent has what no journal knows.
+#[test]
+fn an_agent_that_remembers_too_much() {
+    let node = Node::installed().unwrap();
+    let pods = ["a", "b"].map(|name| node.pod(name).unwrap());
+    let agent = Agent::tcp(&node, "127.0.0.1:8082").unwrap();
+    for pod in &pods {
+        call(&node, Verb::Add, pod, &mynet()).result().unwrap();
+    }
+    // Somebody has removed both journals; one pod is dead, one lives.
+    node.sh("rm -r /run/sandwire/journal/networks/mynet; rm /var/lib/cni/networks/mynet/10.1.2.2").unwrap();
+    pods[0].drop_netns(&node).unwrap();
+    node.sh("while [ $(ip -o link show type veth | wc -l) != 1 ]; do sleep 0.02; done").unwrap();
+    let before = agent.attached();
+    assert_eq!(before.len(), 2);
+    // By their ports' names, which are random.
+    let sorted = |args: &[&str]| {
+        let (well, mut found, text) = repair(&node, args);
+        found.retain(|(kind, _)| kind != "unknown-holder");
+        found.sort();
+        (well, found, text)
+    };
+    let unknown = |remedies: [&str; 2]| remedies.map(|remedy| ("unknown-registration".to_owned(), remedy.to_owned()));
+    let (well, found, text) = sorted(&["--dry-run"]);
+    assert_eq!((well, found), (false, unknown(["told", "would-mend"]).to_vec()), "{text}");
+    assert_eq!(agent.attached(), before);
+    let (well, found, text) = sorted(&[]);
+    assert_eq!((well, found), (false, unknown(["mended", "told"]).to_vec()), "{text}");
+    assert!(text.contains("ip link del veth"), "{text}");
+    let left = agent.attached();
+    assert_eq!(left.len(), 1);
+    // As it says.
+    let port = &left[0].1;
+    node.sh(&format!("ip link del {port}")).unwrap();
+    let (_, found, text) = sorted(&[]);
+    assert_eq!(found, [("unknown-registration".to_owned(), "mended".to_owned())], "{text}");
+    assert!(agent.attached().is_empty());
+}
+
+/// Rules of attachments without a journal: those of nobody go, those that a pod may be using stay.
+#[test]
+fn rules_of_nobody() {
+    let node = Node::installed().unwrap();
+    let pods = ["a", "b", "c"].map(|name| node.pod(name).unwrap());
+    let mut config = masquerading();
+    config["macspoofchk"] = true.into();
+    for pod in &pods {
+        call(&node, Verb::Add, pod, &config).result().unwrap();
+    }
+    says(&node, &[], true, &[]);
+    // b is dead and forgotten; of c, which lives, somebody has removed the journal.
+    let ruleset = |node: &Node| node.sh("nft list ruleset").unwrap();
+    pods[1].drop_netns(&node).unwrap();
+    node.sh("while [ $(ip -o link show type veth | wc -l) != 2 ]; do sleep 0.02; done").unwrap();
+    node.sh(&format!(
+        "rm $(grep -lr -e pod-b -e pod-c /run/sandwire/journal/networks/mynet) {NETWORKS}/mynet/10.1.2.3"
+    ))
+    .unwrap();
+    let before = ruleset(&node);
+    assert!(before.contains("10.1.2.3"), "{before}");
+    let text = says(
+        &node,
+        &["--dry-run"],
+        false,
+        &[("unknown-holder", "told"), ("orphaned-rules", "told"), ("orphaned-rules", "would-mend")],
+    );
+    assert_eq!(ruleset(&node), before);
+    assert!(text.contains("masquerading of 10.1.2.3") && text.contains("a lease of 10.1.2.4"), "{text}");
+    says(&node, &[], false, &[("unknown-holder", "told"), ("orphaned-rules", "told"), ("orphaned-rules", "mended")]);
+    let after = ruleset(&node);
+    assert!(!after.contains("10.1.2.3") && !after.contains("pod-b"), "{after}");
+    assert!(after.contains("10.1.2.2") && after.contains("10.1.2.4"), "{after}");
+    // The DEL of the one that lives takes its own.
+    call(&node, Verb::Del, &pods[2], &config).done().unwrap();
+    says(&node, &[], true, &[]);
+    call(&node, Verb::Del, &pods[0], &config).done().unwrap();
+    assert_eq!(ruleset(&node), "");
+}
+
+const JOURNALS: &str = "/run/sandwire/journal/networks";
+
+#[test]
+fn journals_that_say_nothing() {
+    let node = Node::installed().unwrap();
+    let pod = node.pod("a").unwrap();
+    call(&node, Verb::Add, &pod, &bridge()).result().unwrap();
+    node.sh(&format!(
+        "cd {JOURNALS}/mynet; : > 00000000000000000000000000000001; printf '{{\"attach' > 00000000000000000000000000000002; \
+         printf 'no\nJSON\n' > 00000000000000000000000000000003; mkdir ../gone; : > ../gone/00000000000000000000000000000004"
+    ))
+    .unwrap();
+    let files = || node.sh(&format!("cd {JOURNALS}; find . -type f | wc -l")).unwrap();
+    let kinds = |remedy| {
+        [
+            ("blank-journal", remedy),
+            ("blank-journal", remedy),
+            ("blank-journal", remedy),
+            ("unreadable-journal", remedy),
+        ]
+    };
+    says(&node, &["--dry-run"], false, &kinds("would-mend"));
+    assert_eq!(files().trim(), "5");
+    let text = says(&node, &[], true, &kinds("mended"));
+    assert!(text.contains("killed before it did anything"), "{text}");
+    assert_eq!(files().trim(), "1");
+    assert_eq!(node.sh(&format!("ls {JOURNALS}")).unwrap().trim(), "mynet");
+    says(&node, &[], true, &[]);
+    call(&node, Verb::Del, &pod, &bridge()).done().unwrap();
+}
+
+/// The first line, which says whose it is, is damaged: no GC found what the rest lists.
+#[test]
+fn a_journal_that_does_not_say_whose() {
+    let node = Node::installed().unwrap();
+    let before = node.snapshot().unwrap();
+    let pod = node.pod("a").unwrap();
+    call(&node, Verb::Add, &pod, &masquerading()).result().unwrap();
+    node.sh(&format!("sed -i '1s/.*/###/' {JOURNALS}/mynet/*")).unwrap();
+    assert_eq!(json(&node, &["attachments"]).as_array().unwrap().len(), 0);
+    let (well, found, text) = repair(&node, &["--dry-run"]);
+    assert!(!well && found[0] == ("unreadable-journal".into(), "would-mend".into()), "{text}");
+    let (_, found, text) = repair(&node, &[]);
+    assert_eq!(found[0], ("unreadable-journal".into(), "mended".into()), "{text}");
+    assert!(text.contains("pod-a"), "{text}");
+    assert_eq!(json(&node, &["attachments"]).as_array().unwrap().len(), 1);
+    // It is found again, and so is what is damaged; what it lists goes with the pod.
+    says(&node, &[], false, &[("damaged", "told")]);
+    die(&node, &pod);
+    let (_, found, text) = repair(&node, &[]);
+    assert!(found.contains(&("gone".into(), "mended".into())), "{text}");
+    node.snapshot().unwrap().assert_only_undo_left(&before).unwrap();
+    // Without a lease nobody can say whose it is: told, with what it lists.
+    node.sh(&format!("rm -r {JOURNALS}")).unwrap();
+    let flat = value!({"cniVersion": "1.0.0", "name": "flat", "type": "bridge", "bridge": "cni0"});
+    let other = node.pod("b").unwrap();
+    call(&node, Verb::Add, &other, &flat).result().unwrap();
+    node.sh(&format!("sed -i '1s/.*/###/' {JOURNALS}/flat/*")).unwrap();
+    let text = says(&node, &[], false, &[("unreadable-journal", "told")]);
+    assert!(text.contains("link veth"), "{text}");
+    // As it says: the DEL of its attachment finds it.
+    call(&node, Verb::Del, &other, &flat).done().unwrap();
+    assert!(!node.sh("ip -br link").unwrap().contains("veth"));
+}
+
+/// The line that ends an ADD may be the damaged one: a pod that lives is not taken for an ADD that was killed.
+#[test]
+fn a_damaged_end_of_an_add() {
+    let node = Node::installed().unwrap();
+    let pod = node.pod("a").unwrap();
+    call(&node, Verb::Add, &pod, &masquerading()).result().unwrap();
+    node.sh(&format!("sed -i 's/^{{\"commit\".*/###/' {JOURNALS}/mynet/*")).unwrap();
+    let before = node.snapshot().unwrap();
+    let text = says(&node, &[], false, &[("damaged", "told")]);
+    assert!(text.contains("can't be read"), "{text}");
+    node.snapshot().unwrap().assert_unchanged(&before).unwrap();
 }

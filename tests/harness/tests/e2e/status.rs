@@ -1,9 +1,12 @@
-//! STATUS of plugins that have a delegate: what that says is what the runtime hears.
+//! STATUS: what a delegate says is what the runtime hears; what the host and the kernel lack is named.
 
 use crate::common::{bridge, mynet};
+use sandwire_harness::Place;
 use sandwire_harness::agent::Agent;
 use sandwire_harness::{Node, OURS, Outcome, Verb};
 use serde_json::Value;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 
 /// A native address manager that answers STATUS with `answer`.
 fn delegate(node: &Node, answer: &str) {
@@ -61,4 +64,65 @@ fn the_host_comes_first() {
     node.sh("chmod 666 /var/lib/sandwire/active/bridge.json").unwrap();
     let error = status().error().unwrap();
     assert!(error.text().contains("can't be trusted"), "{error:?}");
+}
+
+/// On a kernel without nfnetlink `socket` answers EPROTONOSUPPORT (`netlink_create`). A seccomp filter answers so for it.
+#[allow(unsafe_code)]
+fn without_nfnetlink(command: &mut Command) {
+    let load = |at| libc::sock_filter { code: 0x20, jt: 0, jf: 0, k: at };
+    let unless = |value, skip| libc::sock_filter { code: 0x15, jt: 0, jf: skip, k: value };
+    let answer = |value| libc::sock_filter { code: 0x06, jt: 0, jf: 0, k: value };
+    // struct seccomp_data: the call's number at 0, arguments of 8 bytes from 16 on.
+    let mut filter = [
+        load(0),
+        unless(libc::SYS_socket as u32, 5),
+        load(16),
+        unless(libc::AF_NETLINK as u32, 3),
+        load(32),
+        unless(libc::NETLINK_NETFILTER as u32, 1),
+        answer(libc::SECCOMP_RET_ERRNO | libc::EPROTONOSUPPORT as u32),
+        answer(libc::SECCOMP_RET_ALLOW),
+    ];
+    let install = move || {
+        let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
+        // SAFETY: one system call, whose program lives until it returns.
+        match unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) } {
+            0 => Ok(()),
+            _ => Err(std::io::Error::last_os_error()),
+        }
+    };
+    // SAFETY: async-signal-safe, between fork and exec.
+    unsafe { command.pre_exec(install) };
+}
+
+#[test]
+fn a_kernel_without_nftables() {
+    let node = Node::installed().unwrap();
+    let _agent = Agent::tcp(&node, "127.0.0.1:8082").unwrap();
+    let before = node.snapshot().unwrap();
+    let status = |config: &Value, lacking: bool| {
+        let mut config = config.clone();
+        config["cniVersion"] = "1.1.0".into();
+        let call = node.call(config["type"].as_str().unwrap(), Verb::Status).config(&config);
+        let (mut command, stdin) = call.command().unwrap();
+        if lacking {
+            without_nfnetlink(&mut command);
+        }
+        let run = node.run(&Place::Host, command, &stdin).unwrap();
+        Outcome { exit: run.status.code(), stdout: run.stdout, stderr: run.stderr, duration: run.duration }
+    };
+    for (mut config, key) in [(bridge(), "ipMasq"), (bridge(), "macspoofchk"), (mynet(), "ipMasq")] {
+        config["macspoofchk"] = false.into();
+        config["ipMasq"] = false.into();
+        // What needs no rules is not asked for them.
+        status(&config, true).done().unwrap();
+        config[key] = true.into();
+        status(&config, false).done().unwrap();
+        let error = status(&config, true).error_with(50, &format!("{key} is not possible here")).unwrap();
+        assert!(
+            error.details.contains("nftables") && error.details.contains(&format!("\"{key}\": false")),
+            "{error:?}"
+        );
+    }
+    node.snapshot().unwrap().assert_unchanged(&before).unwrap();
 }

@@ -8,6 +8,7 @@
 //! (NFTA_OBJ_USE), which otherwise takes a dump of all.
 
 use super::attribute::Attribute;
+use super::holders::Subject;
 use super::message::{Hook, KeyType, Place};
 use crate::Mac;
 use std::fmt;
@@ -95,6 +96,13 @@ impl Entry {
         }
     }
 
+    pub(super) fn subject(&self) -> Option<Subject> {
+        Some(match self {
+            Self::Masquerade { source, .. } => Subject::Address(*source),
+            Self::Guard { port, .. } => Subject::Port(port.clone()),
+        })
+    }
+
     pub(super) fn has_place_of(&self, other: &Self) -> bool {
         self.group() == other.group() && self.key() == other.key()
     }
@@ -116,6 +124,16 @@ impl fmt::Display for Entry {
             Self::Masquerade { group, source } => write!(f, "{group} {source}"),
             Self::Guard { port, mac } => write!(f, "{GUARDED} {port} {mac}"),
         }
+    }
+}
+
+/// What the element of a group with this key is about: an address of its length, or the name of a port.
+pub(super) fn subject_of_key(key: &[u8], is_port: bool) -> Option<Subject> {
+    match (key.len(), is_port) {
+        (4, false) => key.first_chunk().map(|bytes: &[u8; 4]| Subject::Address(IpAddr::from(*bytes))),
+        (16, false) => key.first_chunk().map(|bytes: &[u8; 16]| Subject::Address(IpAddr::from(*bytes))),
+        (16, true) => Some(Subject::Port(crate::linux::socket::text_of(key))),
+        _ => None,
     }
 }
 

@@ -6,6 +6,7 @@
 mod attribute;
 mod entry;
 mod expression;
+mod holders;
 mod masquerade;
 mod message;
 mod owner;
@@ -18,7 +19,7 @@ mod sweep;
 mod verify;
 mod wire;
 
-use crate::{KernelError, Outcome, Rule, RuleOwner};
+use crate::{KernelError, Outcome, Rule, RuleHolder, RuleOwner};
 use entry::{Table, Wanted};
 use owner::Owner;
 use settle::{Label, settle};
@@ -55,6 +56,22 @@ impl Nftables {
         let label = label_of(owner, label);
         settle(&mut self.wire, Owner::of(owner), Some(&label), &tables)
             .map_err(|error| error.context(format!("could not install the firewall rules of {}", name(owner))))
+    }
+
+    /// Whether the kernel would take rules like these, by a transaction without its end: the kernel checks and takes it back
+    /// (`nfnetlink_rcv_batch`; `nft --check` does the same).
+    ///
+    /// # Errors
+    /// As [`Nftables::apply`]. `Unsupported` when the kernel has nf_tables and not what these rules are made of.
+    pub fn check(&mut self, rules: &[Rule]) -> Outcome<()> {
+        let nobody = RuleOwner {
+            plugin: String::new(),
+            network: String::new(),
+            container_id: String::new(),
+            ifname: String::new(),
+        };
+        let tables = translate(rules)?;
+        settle::rehearse(&mut self.wire, Owner::of(&nobody), &label_of(&nobody, "check"), &tables)
     }
 
     /// The wanted rules that are not installed as they should be, as text. Empty is good.
@@ -101,6 +118,32 @@ impl Nftables {
             .and_then(|()| reference::retain(&mut self.wire, network, valid, &scope))
             .or_else(nothing_without_nf_tables)
             .map_err(|error| error.context(format!("could not collect stale firewall rules of network {network:?}")))
+    }
+
+    /// Who has something in our tables, whoever it is.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn holders(&mut self) -> Outcome<Vec<RuleHolder>> {
+        let mut found = holders::Found::new();
+        [&masquerade::TABLE, &spoofcheck::TABLE]
+            .into_iter()
+            .try_for_each(|table| holders::list(&mut self.wire, table, &mut found))
+            .or_else(nothing_without_nf_tables)
+            .map_err(|error| error.context("could not list whose firewall rules there are"))?;
+        Ok(found.into_values().collect())
+    }
+
+    /// Removes all that these have in our tables.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn clear_holders(&mut self, holders: &[RuleHolder]) -> Outcome<()> {
+        [&masquerade::TABLE, &spoofcheck::TABLE]
+            .into_iter()
+            .try_for_each(|table| holders::clear(&mut self.wire, table, holders))
+            .or_else(nothing_without_nf_tables)
+            .map_err(|error| error.context("could not remove firewall rules that nobody has"))
     }
 
     /// Whether anything was changed through this socket.

@@ -34,8 +34,12 @@ impl Scope {
 
 /// Removes what is stale from one of our tables.
 pub(super) fn retain(wire: &mut Wire, table: &Table, scope: &Scope) -> Outcome<()> {
+    remove(wire, table, &|owner: &Owner| scope.is_stale(owner.network, owner.attachment))
+}
+
+/// Removes what `stale` owners have in one of our tables.
+pub(super) fn remove(wire: &mut Wire, table: &Table, stale: &dyn Fn(&Owner) -> bool) -> Outcome<()> {
     let place = table.place;
-    let stale = |owner: &Owner| scope.is_stale(owner.network, owner.attachment);
     let records = wire.list(&place.list_elements(OWNERS))?;
     let records: Vec<(Owner, Element)> = records
         .iter()

@@ -71,6 +71,26 @@ pub(super) fn settle(
     }
 }
 
+/// Sends what [`settle`] would, and has the kernel take it back. That another process was faster says nothing of what the
+/// kernel can do.
+pub(super) fn rehearse(wire: &mut Wire, owner: Owner, label: &Label, tables: &[(&Table, Vec<Wanted>)]) -> Outcome<()> {
+    for (table, wanted) in tables.iter().filter(|(_, wanted)| !wanted.is_empty()) {
+        let mut tries = 1;
+        loop {
+            let plan = Plan::make(wire, table, owner, Some(label), wanted, true)?;
+            match wire.rehearse(&plan.changes) {
+                Ok(()) => break,
+                // ENOENT: a group that went since it was looked at; or there is no expression, chain type or family of this
+                // name in the kernel, and no module to load for it.
+                Err(failure) if (failure.is_passing() || failure.is_absence()) && tries < BOUND_TRIES => tries += 1,
+                Err(failure) if failure.is_passing() && !failure.is_absence() => break,
+                Err(failure) => return Err(failure.into_absence()),
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Lets others get through before try number `tries` + 1: of eight who fight for one place, one that tries again at once
 /// each time loses twenty times in a row once in fifteen. The first tries wait for nothing, two who met by chance
 /// won't meet again; later ones a random time of up to 32 ms.

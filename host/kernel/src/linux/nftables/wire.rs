@@ -51,6 +51,22 @@ impl Failure {
         )
     }
 
+    /// Something that the transaction is made of is not there.
+    pub(super) fn is_absence(&self) -> bool {
+        matches!(self.refusal.errno, Errno::ENOENT | Errno::EOPNOTSUPP | Errno::EAFNOSUPPORT | Errno::EPROTONOSUPPORT)
+    }
+
+    /// The error of a transaction that takes nothing for granted.
+    pub(super) fn into_absence(self) -> KernelError {
+        if !self.is_absence() {
+            return self.into_error();
+        }
+        KernelError::Unsupported(format!(
+            "could not {}: this kernel has not what it needs: {}",
+            self.what, self.refusal
+        ))
+    }
+
     pub(super) fn into_error(self) -> KernelError {
         self.refusal.into_error(format!("could not {}", self.what))
     }
@@ -179,6 +195,15 @@ impl Wire {
     /// A refused transaction costs 5 to 15 ms: the kernel waits for an RCU grace period when it takes back
     /// (`__nf_tables_abort`). A wrong generation costs nothing: it is compared before anything is done.
     pub(super) fn commit(&mut self, changes: &[Message], generation: Option<u32>) -> Result<(), Failure> {
+        self.transact(changes, generation, true)
+    }
+
+    /// The same without the end of the transaction: the kernel looks at everything and then takes it back.
+    pub(super) fn rehearse(&mut self, changes: &[Message]) -> Result<(), Failure> {
+        self.transact(changes, None, false)
+    }
+
+    fn transact(&mut self, changes: &[Message], generation: Option<u32>, to_its_end: bool) -> Result<(), Failure> {
         let Some((last, others)) = changes.split_last() else { return Ok(()) };
         self.changed = true;
         let first = self.sequence.wrapping_add(1);
@@ -192,8 +217,10 @@ impl Wire {
         sequence = sequence.wrapping_add(1);
         let acknowledged = sequence;
         last.write(&mut bytes, NLM_F_ACK, acknowledged);
-        sequence = sequence.wrapping_add(1);
-        Message::end().write(&mut bytes, 0, sequence);
+        if to_its_end {
+            sequence = sequence.wrapping_add(1);
+            Message::end().write(&mut bytes, 0, sequence);
+        }
         self.sequence = sequence;
 
         let failure = |refusal: Refusal, number: u32| {
@@ -243,4 +270,43 @@ fn refused(refusal: Refusal, question: Option<&Message>) -> KernelError {
 /// The generation in the answer to [`Message::generation`].
 pub(super) fn generation_of(object: Option<&Object>) -> Option<u32> {
     seen::number(object?.attributes(), 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::linux::nftables::attribute::Attribute;
+    use crate::linux::nftables::message::{FAMILY_INET, Hook, Place};
+    use nix::sched::{CloneFlags, unshare};
+
+    /// A transaction that is taken back, in a namespace of its own: what the kernel made of it, and whether anything is left.
+    fn rehearsed(expressions: Vec<Attribute>) -> Result<(), KernelError> {
+        let run = move || {
+            unshare(CloneFlags::CLONE_NEWNET).unwrap();
+            let mut wire = Wire::open().unwrap();
+            let place = Place { family: FAMILY_INET, table: "rehearsal" };
+            let hook = Hook { kind: "nat", number: 4, priority: 100 };
+            let changes = [
+                place.add_table(),
+                place.add_chain("postrouting", hook),
+                place.add_rule("postrouting", expressions, ""),
+            ];
+            let answer = wire.rehearse(&changes).map_err(Failure::into_absence);
+            assert!(wire.ask(&[place.get_table()]).unwrap()[0].is_none(), "nothing may be left");
+            answer
+        };
+        std::thread::spawn(run).join().unwrap()
+    }
+
+    #[test]
+    fn a_rehearsal_tells_what_the_kernel_lacks_and_leaves_nothing() {
+        use crate::linux::nftables::attribute::{nest, text};
+        use crate::linux::nftables::expression::masquerade;
+        rehearsed(vec![masquerade()]).unwrap();
+        let error = rehearsed(vec![nest(1, vec![text(1, "nosuch")])]).unwrap_err();
+        assert!(
+            matches!(&error, KernelError::Unsupported(text) if text.contains("has not what it needs")),
+            "{error:?}"
+        );
+    }
 }
