@@ -63,11 +63,12 @@ unchanged() { diff "$logs/machine.before" <(machine) && echo "the machine is as 
 
 tested() { cargo test --locked --profile tool --no-fail-fast "$@"; }
 # These run through the installed binary, or take minutes: parts of their own.
-apart=(sandwire-harness sandwire-crash sandwire-model)
+apart=(sandwire-harness sandwire-crash sandwire-model sandwire-differential)
 
 part "packages" tests/install-packages.sh || finish
 tests/lab/install.sh || { failed=1; finish; }
 tests/vm/setup.sh || { failed=1; finish; }
+tests/runtimes/install.sh || { failed=1; finish; }
 machine >$logs/machine.before
 part "build of the host" host/build.sh || finish
 part "build of the plugins" plugins/build.sh || finish
@@ -77,6 +78,10 @@ part "end to end" tested -p sandwire-harness
 part "every crash point" tested -p sandwire-crash
 # Always the same steps here, so that a failure is of the change and not of the day; make soak takes others.
 part "model" env MODEL_SEED=77 cargo test --locked --profile tool --no-fail-fast -p sandwire-model
+part "beside the native plugins" tested -p sandwire-differential
+part "podman" tests/runtimes/podman.sh
+part "containerd" tests/runtimes/containerd.sh
+part "docker" tests/runtimes/docker.sh
 part "full kernel" tests/vm/lane.sh
 part "lab" tests/lab/self-test.sh
 part "bagpipe" tests/lab/bagpipe.sh
