@@ -278,6 +278,7 @@ pub(super) fn other(kernel: &mut LinuxKernel, device: &DeviceSpec, kind: &Virtua
     use std::net::IpAddr;
     let (kind, data, parent) = match kind {
         VirtualKind::Dummy => (InfoKind::Dummy, None, None),
+        VirtualKind::Ifb => (InfoKind::Ifb, None, None),
         VirtualKind::Macvlan { parent, mode } => {
             let data = InfoData::MacVlan(vec![InfoMacVlan::Mode((*mode).into())]);
             (InfoKind::MacVlan, Some(data), Some(*parent))
