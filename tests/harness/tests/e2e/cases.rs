@@ -19,6 +19,9 @@ plugins! {
     bridge "bridge"
     host_local "host-local"
     bagpipe "bagpipe"
+    static_addresses "static"
+    ptp "ptp"
+    bandwidth "bandwidth"
 }
 
 /// A plugin that nobody put into the list above would never be tried.

@@ -5,13 +5,16 @@
 pub const HEAD: &str = include_str!("head.toml");
 
 /// The plugins with an entry here.
-pub const SHIPPED: [&str; 4] = ["bagpipe", "bridge", "host-local", "loopback"];
+pub const SHIPPED: [&str; 7] = ["bagpipe", "bandwidth", "bridge", "host-local", "loopback", "ptp", "static"];
 
-const ENTRIES: [(&str, &str); 4] = [
+const ENTRIES: [(&str, &str); 7] = [
     ("bagpipe", include_str!("bagpipe.toml")),
+    ("bandwidth", include_str!("bandwidth.toml")),
     ("bridge", include_str!("bridge.toml")),
     ("host-local", include_str!("host-local.toml")),
     ("loopback", include_str!("loopback.toml")),
+    ("ptp", include_str!("ptp.toml")),
+    ("static", include_str!("static.toml")),
 ];
 
 /// The entry of a shipped plugin, pinned to `digest`; `None` for others.
