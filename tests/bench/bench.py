@@ -269,6 +269,46 @@ class Bench:
                         spent.setdefault(f"{verb} {plugin}, in the chain", {}).setdefault(subject, []).append(said)
         self.cases += spent.items()
 
+    def plugin(self, title, kind, config, runs=None, after=None):
+        """ADD and DEL of one plugin beside the native one. config(subject): its keys; after(subject): unmeasured, after DEL."""
+        attachments = {}
+        for cni in (self.ours, self.reference):
+            netns = self.netns()
+            keys = {"cniVersion": VERSION, "name": f"bench-{title.replace(' ', '-')}", "type": kind, **config(cni.name, netns)}
+            attachments[cni.name] = Attachment(cni, keys, "measured", netns)
+        steps = {name: self.both(name, a) for name, a in attachments.items()}
+        for name in steps if after else ():
+            steps[name]["after"] = lambda name=name: after(name)
+        self.interleaved(title, steps, {"max": self.options.runs} | (runs or {}))
+
+    def ptp(self, title, families, runs=None):
+        def config(subject, _):
+            which = list(Variant.BRIDGES).index(subject)
+            subnets = [f"10.88.{10 * families + which}.0/24", f"fd00:88:{10 * families + which}::/64"][:families]
+            routes = [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}][:families]
+            return {"ipam": {"type": "host-local", "dataDir": NETWORKS, "ranges": [[{"subnet": s}] for s in subnets], "routes": routes}}
+
+        self.plugin(title, "ptp", config, runs)
+
+    def static(self):
+        addresses = [{"address": "10.87.0.2/24", "gateway": "10.87.0.1"}, {"address": "fd00:87::2/64", "gateway": "fd00:87::1"}]
+        self.plugin("static", "static", lambda *_: {"ipam": {"type": "static", "addresses": addresses}})
+
+    def bandwidth(self):
+        def config(subject, netns):
+            veth = f"bw-{subject}"
+            subprocess.run(["ip", "link", "add", veth, "up", "type", "veth", "peer", "name", "eth0", "netns", os.path.basename(netns)], check=True)
+            rates = {"ingressRate": 100_000_000, "ingressBurst": 1_000_000, "egressRate": 100_000_000, "egressBurst": 1_000_000}
+            return {**rates, "prevResult": {"cniVersion": VERSION, "interfaces": [{"name": veth}, {"name": "eth0", "sandbox": netns}],
+                                            "ips": [{"address": "10.86.0.2/24", "interface": 1}]}}
+
+        def after(subject):
+            """The reference leaves these to whoever deletes the veth; its next ADD would fail."""
+            for where in ("root", "ingress"):
+                subprocess.run(["tc", "qdisc", "del", "dev", f"bw-{subject}", where], stderr=subprocess.DEVNULL, check=False)
+
+        self.plugin("bandwidth, both ways", "bandwidth", config, after=after)
+
     def run(self):
         o = self.options
         started = time.time()
@@ -291,6 +331,11 @@ class Bench:
             self.host_local(leases, False)
         for leases in (1_000, 60_000):
             self.host_local(leases, True)
+        self.ptp("ptp, IPv4", 1)
+        # The reference waits for duplicate address detection.
+        self.ptp("ptp, IPv4 + IPv6", 2, {"reference": max(o.runs // 40, 3)})
+        self.static()
+        self.bandwidth()
         self.say("")
         return {
             "cases": [

@@ -10,9 +10,7 @@ def chains(bridge, number):
     def addresses(third):
         return {"type": "host-local", "ranges": [[{"subnet": f"10.{110 + number}.{third}.0/24"}]], "routes": [{"dst": "0.0.0.0/0"}]}
 
-    yield "ptp", [{"type": "ptp", "ipam": addresses(1)}]
     yield "macvlan", [{"type": "macvlan", "master": f"master{number}", "ipam": addresses(2)}]
-    yield "static", [{"type": "static", "ipam": {"type": "static", "addresses": [{"address": "10.99.0.8/24", "gateway": "10.99.0.1"}]}}]
     yield "full chain", [
         {"type": "bridge", "bridge": bridge, "isGateway": True, "ipMasq": True, "ipam": addresses(3)},
         {"type": "portmap", "snat": True, "runtimeConfig": {"portMappings": [{"hostPort": 18080 + number, "containerPort": 80, "protocol": "tcp"}]}},

@@ -22,13 +22,34 @@ pub enum Duplicates {
 /// # Errors
 /// The reference's texts when the result has no interfaces or an address belongs to another interface; the host's.
 pub fn apply(link: &Link, ifname: &str, result: &CniResult, duplicates: Duplicates) -> Result<(), Failure> {
-    let plan = plan(ifname, result, duplicates)?;
-    configure::apply(link, &plan.addresses, &plan.routes).or_fail(["failed to configure \"", ifname, "\""].concat())
+    Plan::of(ifname, result, duplicates)?.apply(link, ifname)
 }
 
-struct Plan {
-    addresses: Vec<types::Address>,
-    routes: Vec<types::Route>,
+/// What [`apply`] gives an interface, for a plugin that wants some of it otherwise.
+#[derive(Debug, Clone, Default)]
+pub struct Plan {
+    /// In the order of the result.
+    pub addresses: Vec<types::Address>,
+    /// In the order in which they are added: a gateway must be reachable by those before.
+    pub routes: Vec<types::Route>,
+}
+
+impl Plan {
+    /// What the result says of the interface.
+    ///
+    /// # Errors
+    /// As [`apply`].
+    pub fn of(ifname: &str, result: &CniResult, duplicates: Duplicates) -> Result<Self, Failure> {
+        plan(ifname, result, duplicates)
+    }
+
+    /// Gives `link` the addresses, sets it up and adds the routes, in one call.
+    ///
+    /// # Errors
+    /// The host's.
+    pub fn apply(&self, link: &Link, ifname: &str) -> Result<(), Failure> {
+        configure::apply(link, &self.addresses, &self.routes).or_fail(["failed to configure \"", ifname, "\""].concat())
+    }
 }
 
 fn plan(ifname: &str, result: &CniResult, duplicates: Duplicates) -> Result<Plan, Failure> {

@@ -99,6 +99,19 @@ pub trait Kernel {
     /// Brings a link into service in one batch: IPv6 enabled if it gets such an address, addresses, up, routes.
     fn configure(&mut self, link: LinkId, addresses: &[AddressSpec], routes: &[RouteSpec]) -> Outcome<()>;
 
+    // ---- bandwidth
+
+    /// Limits what leaves a link: a token bucket at its root. `Exists` when another queueing discipline was put there.
+    fn limit_output(&mut self, link: LinkId, rate: &Rate) -> Outcome<()>;
+    /// Sends all that arrives at a link out of `to`, an IFB of the same namespace. `Exists` when it is redirected already.
+    fn redirect_input(&mut self, link: LinkId, to: LinkId) -> Outcome<()>;
+    /// The limit of what leaves a link.
+    fn output_limit(&mut self, link: LinkId) -> Outcome<Option<Rate>>;
+    /// The index of the device to which all that arrives at a link is sent; 0 when that is gone.
+    fn input_redirect(&mut self, link: LinkId) -> Outcome<Option<u32>>;
+    /// Takes away what `limit_output` and `redirect_input` made. What is not there is success.
+    fn clear_limits(&mut self, link: LinkId, output: bool, input: bool) -> Outcome<()>;
+
     // ---- waiting (kernel notifications with a deadline; no polling)
 
     /// Until the link's operstate is up. `Timeout` names the state it is in.

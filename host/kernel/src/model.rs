@@ -176,6 +176,19 @@ pub enum VirtualKind {
         /// Routing table.
         table: u32,
     },
+    /// An intermediate functional block: what is redirected to it comes back after its queueing discipline.
+    Ifb,
+}
+
+/// A token bucket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate {
+    /// Of which whole bytes count.
+    pub bits_per_second: u64,
+    /// What may go at once after a pause; of which whole bytes count.
+    pub burst_bits: u64,
+    /// How long something may wait for its turn, in microseconds, before it is dropped.
+    pub latency_us: u32,
 }
 
 /// What `change_link` changes.

@@ -144,7 +144,8 @@ fn native(
             "native plugin {plugin:?} can't be executed any more: only the one that \"ipam\" names in the configuration can"
         )));
     };
-    let stdout = runner.run(plugin, &verb.to_string(), &ifname, &text, &deadline)?;
+    let stdin = with_prev_result(text, session.prev_result.as_ref(), config.version);
+    let stdout = runner.run(plugin, &verb.to_string(), &ifname, &stdin, &deadline)?;
     session.done(intent, None).map_err(|e| Error::internal(e.text()))?;
     if verb == Command::Del {
         let _ = session.taken_back(|undo| matches!(undo, Undo::Delegate { plugin: name, .. } if name == plugin));
@@ -153,4 +154,30 @@ fn native(
         return Ok(String::new());
     }
     CniResult::parse(&stdout, config.version)?.to_json(Version::V110)
+}
+
+/// A native delegate reads prevResult where its parent does, in the configuration: CHECK of native `static` fails without.
+/// Guests have it apart, so what they hand on is without.
+fn with_prev_result(config: String, result: Option<&CniResult>, version: Version) -> String {
+    let Some(result) = result.and_then(|result| result.to_json(version).ok()) else { return config };
+    match config.split_once('{') {
+        Some((_, members)) => ["{\"prevResult\":", &result, ",", members].concat(),
+        None => config,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_native_delegate_gets_prev_result_in_its_configuration() {
+        let result = CniResult::parse(r#"{"ips": [{"address": "10.1.2.9/24"}]}"#, Version::V110).unwrap();
+        let config = r#" {"name": "net", "ipam": {"type": "static"}}"#;
+        let text = with_prev_result(config.into(), Some(&result), Version::V040);
+        let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(json["prevResult"]["ips"][0]["version"], "4");
+        assert_eq!((&json["prevResult"]["cniVersion"], &json["name"]), (&"0.4.0".into(), &"net".into()));
+        assert_eq!(with_prev_result(config.into(), None, Version::V040), config);
+    }
 }

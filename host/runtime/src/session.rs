@@ -5,6 +5,7 @@
 
 use crate::deadline::Deadline;
 use crate::handles::Right;
+use crate::host_end;
 use crate::native::NativeRunner;
 use crate::refusal::{Answer, Refusal};
 use crate::store::Generation;
@@ -81,6 +82,7 @@ fn makes(undo: &Undo) -> bool {
         | Undo::RemoveAddress { .. }
         | Undo::RemoveRoute { .. }
         | Undo::ClearRules { .. }
+        | Undo::ClearLimits { .. }
         | Undo::RemoveNote { .. }
         | Undo::Call { .. }
         | Undo::Delegate { .. }
@@ -505,6 +507,8 @@ impl Session {
                 Some(if own { Right::Own } else { other() })
             }
             Netns::Host if self.in_journal(info) => Some(Right::Own),
+            // Made by the reference, and never said to us.
+            Netns::Host if host_end::is_ifb_of(&self.subject.attachment, info) => Some(Right::Own),
             Netns::Host => {
                 let listed = if matches_any(&grant.links.change, &info.name) {
                     Some(Right::Change)

@@ -202,6 +202,7 @@ fn in_kernel(session: &mut Session, undo: &Undo) -> Fate {
                 Netns::Container => true,
                 Netns::Host => {
                     host_end::is_of(&attachment, name)
+                        || host_end::is_ifb_of(&attachment, &info)
                         || kernel.veth_peer(info.id).is_ok_and(|peer| peer.id.netns == Netns::Container)
                 }
             };
@@ -256,6 +257,10 @@ fn in_kernel(session: &mut Session, undo: &Undo) -> Fate {
             ),
             Err(error) => Fate::Failed(format!("the journal has no route: {error}")),
         },
+        Undo::ClearLimits { index, name, output, input, .. } => fate(
+            &format!("taking the bandwidth limits from {name:?}"),
+            kernel.clear_limits(LinkId { netns: at, index: *index }, *output, *input),
+        ),
         Undo::ClearRules { plugin, .. } => {
             let owner = RuleOwner {
                 plugin: plugin.clone(),

@@ -74,9 +74,38 @@ impl Scenario {
         Self { name: "tuning", whose: Whose::Ours, plugin: "tuning", ifname: "lo", config, agent: false }
     }
 
-    /// What is on the node beforehand.
-    pub(crate) fn before(&self) -> &'static str {
-        if self.plugin == "macvlan" { MASTER } else { "" }
+    /// Limits both ways of a veth that somebody has made ([`Scenario::before`]).
+    pub fn bandwidth() -> Self {
+        let interfaces = json!([{"name": "vetha"}, {"name": "vethb"}, {"name": "eth0", "sandbox": "/run/netns/pod-a"}]);
+        let config = json!({"cniVersion": "1.1.0", "name": "net", "type": "bandwidth", "prevResult": {"interfaces": interfaces,
+            "ips": [{"address": "10.1.2.2/24", "interface": 2}]},
+            "ingressRate": 8_000_000, "ingressBurst": 800_000, "egressRate": 8_000_000, "egressBurst": 800_000});
+        Self { name: "bandwidth", whose: Whose::Ours, plugin: "bandwidth", ifname: "eth0", config, agent: false }
+    }
+
+    /// What has to be there before a call for the pods that exist, as a script: what earlier plugins of a chain make.
+    pub fn before(&self) -> &'static str {
+        match self.plugin {
+            "macvlan" => MASTER,
+            "bandwidth" => {
+                "for pod in a b; do [ ! -e /run/netns/pod-$pod ] ||
+                    ip link add veth$pod up type veth peer name eth0 netns pod-$pod; done"
+            }
+            _ => "",
+        }
+    }
+
+    /// A point-to-point link with masquerading and an address of each family.
+    pub fn ptp() -> Self {
+        let config = json!({"cniVersion": "1.1.0", "name": "net", "type": "ptp", "ipMasq": true, "ipam": dual_stack()});
+        Self { name: "ptp", whose: Whose::Ours, plugin: "ptp", ifname: "eth0", config, agent: false }
+    }
+
+    /// Addresses of the configuration, no network and no state.
+    pub fn static_addresses() -> Self {
+        let config = json!({"cniVersion": "1.1.0", "name": "net", "type": "static",
+            "ipam": {"type": "static", "addresses": [{"address": "10.1.2.9/24", "gateway": "10.1.2.1"}]}});
+        Self { name: "static", whose: Whose::Ours, plugin: "static", ifname: "eth0", config, agent: false }
     }
 
     /// One network that both implementations know: bridge, gateway, masquerading, one IPv4 address.

@@ -209,10 +209,10 @@ impl Bench {
             Whose::Ours => Node::installed()?,
             Whose::Debians => Node::new()?,
         };
-        node.sh(plan.scenario.before())?;
         let agent = plan.scenario.agent.then(|| Agent::tcp(&node, "127.0.0.1:8082")).transpose()?;
         let pod = node.pod("a")?;
         let bystander = if plan.verb == Verb::Gc { Some(node.pod("b")?) } else { None };
+        node.sh(plan.scenario.before())?;
         let before = node.snapshot()?;
         let mut bench = Self { plan: plan.clone(), node, pod, agent, bystander, before, attached: Vec::new() };
         if let Some(pod) = &bench.bystander {

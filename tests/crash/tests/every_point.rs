@@ -40,6 +40,14 @@ fn bridge_add_and_then_no_netns() {
     report.assert_nothing_left().unwrap_or_else(|e| panic!("{e:#}"));
 }
 
+/// The same of a plugin whose host end carries addresses and routes of the node.
+#[test]
+fn ptp_add_and_then_no_netns() {
+    let plan = Plan::new(Scenario::ptp(), Verb::Add, Selection::Kill).netns_gone();
+    let report = Report::make(&plan, 1).unwrap_or_else(|e| panic!("{e:#}"));
+    report.assert_nothing_left().unwrap_or_else(|e| panic!("{e:#}"));
+}
+
 macro_rules! every_point {
     ($how:ident: $($name:ident: $scenario:ident $verb:ident;)*) => {
         $(#[test] fn $name() { $how(&Scenario::$scenario(), Verb::$verb) })*
@@ -64,10 +72,19 @@ every_point! {
     bagpipe_add: bagpipe Add;
     bagpipe_del: bagpipe Del;
     bagpipe_gc: bagpipe Gc;
+    bandwidth_add: bandwidth Add;
+    bandwidth_del: bandwidth Del;
+    bandwidth_gc: bandwidth Gc;
     host_local_add: host_local Add;
     host_local_del: host_local Del;
     host_local_gc: host_local Gc;
     loopback_add: loopback Add;
     loopback_del: loopback Del;
     loopback_gc: loopback Gc;
+    ptp_add: ptp Add;
+    ptp_del: ptp Del;
+    ptp_gc: ptp Gc;
+    static_add: static_addresses Add;
+    static_del: static_addresses Del;
+    static_gc: static_addresses Gc;
 }

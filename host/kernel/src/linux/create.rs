@@ -292,6 +292,7 @@ pub(super) fn other(kernel: &mut LinuxKernel, device: &DeviceSpec, kind: &Virtua
     use std::net::IpAddr;
     let (kind, data, parent) = match kind {
         VirtualKind::Dummy => (InfoKind::Dummy, None, None),
+        VirtualKind::Ifb => (InfoKind::Ifb, None, None),
         VirtualKind::Macvlan { parent, mode, broadcast_queue } => {
             let mut data = vec![InfoMacVlan::Mode((*mode).into())];
             data.extend(broadcast_queue.map(InfoMacVlan::BcQueueLen));

@@ -13,6 +13,7 @@ mod links;
 mod netns;
 pub mod nftables;
 mod routes;
+mod shaping;
 mod socket;
 mod sysctl;
 mod wait;
@@ -295,6 +296,35 @@ impl Kernel for LinuxKernel {
 
     fn configure(&mut self, link: LinkId, addresses: &[AddressSpec], routes: &[RouteSpec]) -> Outcome<()> {
         configure::apply(self, link, addresses, routes)
+    }
+
+    fn limit_output(&mut self, link: LinkId, rate: &Rate) -> Outcome<()> {
+        shaping::limit(self.namespace(link.netns)?, link.index, rate)
+    }
+
+    fn redirect_input(&mut self, link: LinkId, to: LinkId) -> Outcome<()> {
+        if link.netns != to.netns {
+            return Err(KernelError::Invalid(format!(
+                "a link of {} can't redirect to one of {}",
+                link.netns, to.netns
+            )));
+        }
+        shaping::redirect(self.namespace(link.netns)?, link.index, to.index)
+    }
+
+    fn output_limit(&mut self, link: LinkId) -> Outcome<Option<Rate>> {
+        shaping::limited(self.namespace(link.netns)?, link.index)
+    }
+
+    fn input_redirect(&mut self, link: LinkId) -> Outcome<Option<u32>> {
+        shaping::redirected(self.namespace(link.netns)?, link.index)
+    }
+
+    fn clear_limits(&mut self, link: LinkId, output: bool, input: bool) -> Outcome<()> {
+        let namespace = self.namespace(link.netns)?;
+        let output = if output { shaping::clear_output(namespace, link.index) } else { Ok(()) };
+        let input = if input { shaping::clear_input(namespace, link.index) } else { Ok(()) };
+        output.and(input)
     }
 
     fn wait_link_up(&mut self, link: LinkId, timeout: Duration) -> Outcome<()> {

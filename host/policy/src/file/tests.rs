@@ -132,6 +132,7 @@ fn the_default_policy_is_one_and_keeps_plugins_to_their_purpose() {
     let grant = |plugin| policy.compile(plugin, "48.0.8", "x86_64-linux").unwrap();
     assert!(grant("host-local").imports.iter().all(|import| ["leases", "files", "log"].contains(&import.as_str())));
     assert!(!grant("loopback").imports.contains("host-netns"));
+    assert!(grant("static").imports.is_empty());
     assert!(SHIPPED.iter().all(|plugin| !grant(plugin).wasi));
     let bagpipe = grant("bagpipe");
     assert_eq!(bagpipe.endpoints["bagpipe"].address, "http://127.0.0.1:8082");

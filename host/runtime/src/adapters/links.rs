@@ -37,7 +37,7 @@ pub(super) fn device(table: &ResourceTable, device: &Device) -> Answer<DeviceSpe
     Ok(spec)
 }
 
-fn delete_undo(device: &DeviceSpec, index: Option<u32>) -> Undo {
+pub(super) fn delete_undo(device: &DeviceSpec, index: Option<u32>) -> Undo {
     Undo::DeleteLink { side: side(device.netns), name: device.name.clone().unwrap_or_default(), index }
 }
 

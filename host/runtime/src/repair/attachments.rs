@@ -183,7 +183,8 @@ fn netns_of<'a>(facts: impl IntoIterator<Item = &'a Value>) -> Option<&'a str> {
 
 /// Whether nothing of an attachment can be in use any more: the path of its namespace leads to none, and every link that it
 /// had on the node is gone. Both, because a path may be another mount namespace's, and a link may be deleted by hand.
-/// Without such a link (loopback, an address manager by itself) the host can't tell.
+/// Without such a link (loopback, an address manager by itself) the host can't tell. An IFB says nothing: it outlives the
+/// container whose bandwidth it limited.
 fn is_gone(entries: &[Entry], netns: Option<&str>, links: &[LinkInfo]) -> bool {
     let made: Vec<(u32, &str)> = entries
         .iter()
@@ -191,6 +192,7 @@ fn is_gone(entries: &[Entry], netns: Option<&str>, links: &[LinkInfo]) -> bool {
             Undo::DeleteLink { side: Side::Host, name, index: Some(index) } => Some((*index, name.as_str())),
             _ => None,
         })
+        .filter(|(index, _)| !links.iter().any(|link| link.id.index == *index && link.kind == "ifb"))
         .collect();
     let is_there = |(index, name): &(u32, &str)| links.iter().any(|link| link.id.index == *index && link.name == *name);
     let no_namespace = |path: &str| matches!(open_netns(path), Err(KernelError::NotFound(_) | KernelError::Invalid(_)));
@@ -209,6 +211,7 @@ pub(super) fn list(entries: &[&Entry]) -> String {
             }
             Undo::RemoveAddress { address, name, .. } => format!("address {address} of {name}"),
             Undo::RemoveRoute { name, .. } => format!("a route by {name}"),
+            Undo::ClearLimits { name, .. } => format!("the bandwidth limits of {name}"),
             Undo::ReleaseLease { address: Some(address), .. } => format!("the lease of {address}"),
             Undo::ReleaseLease { directory, .. } => format!("a lease in {}", directory.display()),
             Undo::ClearRules { .. } => "firewall rules".to_owned(),

@@ -115,6 +115,19 @@ pub enum Undo {
         /// As the kernel room writes it.
         route: serde_json::Value,
     },
+    /// Take bandwidth limits from a link.
+    ClearLimits {
+        /// Where.
+        side: Side,
+        /// Index of the link.
+        index: u32,
+        /// Name of the link.
+        name: String,
+        /// Of what leaves.
+        output: bool,
+        /// Of what arrives.
+        input: bool,
+    },
     /// Give a lease back.
     ReleaseLease {
         /// `<dataDir>/<network>`.
@@ -185,6 +198,7 @@ impl Undo {
             | Self::SetMaster { side, .. }
             | Self::RemoveAddress { side, .. }
             | Self::RemoveRoute { side, .. }
+            | Self::ClearLimits { side, .. }
             | Self::ClearRules { side, .. } => Some(*side),
             Self::ReleaseLease { .. }
             | Self::Call { .. }

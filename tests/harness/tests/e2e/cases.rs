@@ -21,6 +21,9 @@ plugins! {
     bagpipe "bagpipe"
     macvlan "macvlan"
     tuning "tuning"
+    static_addresses "static"
+    ptp "ptp"
+    bandwidth "bandwidth"
 }
 
 /// A plugin that nobody put into the list above would never be tried.

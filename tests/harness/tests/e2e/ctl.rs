@@ -109,6 +109,7 @@ fn inspect() {
             let network = ["namespaces", "netns", "links", "routes", "firewall"];
             assert!(!imports.iter().any(|name| network.iter().any(|part| name.contains(part))), "{imports:?}");
         }
+        assert!(plugin != "static" || imports == ["sandwire:cni/types@0.1.0"], "{imports:?}");
         assert_eq!(seen["size"].as_u64().unwrap(), std::fs::metadata(&file).unwrap().len());
         assert!(seen["exports"].to_string().contains("attach"), "{seen}");
     }

@@ -36,6 +36,10 @@ fn config(plugin: &str) -> Value {
         }
         "host-local" => json!({"ipam": ipam()}),
         "macvlan" => json!({"master": "m0", "ipam": ipam()}),
+        "ptp" => json!({"ipMasq": true, "ipam": ipam()}),
+        "static" => {
+            json!({"ipam": {"type": "static", "addresses": [{"address": "10.1.2.9/24", "gateway": "10.1.2.1"}]}})
+        }
         _ => json!({}),
     };
     for (key, value) in [("cniVersion", "1.1.0"), ("name", "mynet"), ("type", plugin)] {
@@ -153,7 +157,7 @@ impl Condition {
 
 fn every_plugin(conditions: &[Condition]) {
     for condition in conditions {
-        ["bridge", "bagpipe", "host-local", "loopback", "macvlan"].into_iter().for_each(|plugin| condition.run(plugin));
+        ["bridge", "bagpipe", "host-local", "loopback", "macvlan", "ptp", "static"].into_iter().for_each(|plugin| condition.run(plugin));
     }
 }
 
@@ -209,7 +213,7 @@ fn journal() {
         b.pod.drop_netns(&b.node).unwrap();
         b.host("for i in $(seq 200); do ip -br link | grep -q ^veth || exit 0; sleep 0.05; done; exit 1");
     });
-    for plugin in ["bridge", "host-local", "loopback", "macvlan"] {
+    for plugin in ["bridge", "host-local", "loopback", "macvlan", "ptp", "static"] {
         gone.run(plugin);
         all_gone.run(plugin);
     }
@@ -256,14 +260,15 @@ fn plugin() {
         condition("no component", |b| b.host("cd $A; mkdir /mnt/kept; mv $(sed -nE 's/.*\"compiled\": *\"([^\"]*)\".*/\\1/p' $P.json) /mnt/kept/"))
             .until(|b| b.host("mv /mnt/kept/* $A/")),
         condition("a component that others can write", |b| b.host("chmod o+w $A/$P.json")).until(|b| b.host("chmod o-w $A/$P.json")).kept(),
-        condition("a policy that refuses it", |b| {
-            b.host("cp -a /etc/sandwire/policy.toml /mnt/policy.toml; sed -i '/^\\[plugins.$P\\]/,/^\\]/{/\"links\"\\|\"leases\"/d}' /etc/sandwire/policy.toml");
-            b.host("! cmp -s /etc/sandwire/policy.toml /mnt/policy.toml");
-            b.apply();
-        })
-        .until(applied)
-        .kept(),
     ]);
+    let refused = condition("a policy that refuses it", |b| {
+        b.host("cp -a /etc/sandwire/policy.toml /mnt/policy.toml; sed -i '/^\\[plugins.$P\\]/,/^\\]/{/\"links\"\\|\"leases\"/d}' /etc/sandwire/policy.toml");
+        b.host("! cmp -s /etc/sandwire/policy.toml /mnt/policy.toml");
+        b.apply();
+    });
+    let refused = refused.until(applied).kept();
+    // `static` needs nothing that a policy could refuse.
+    ["bridge", "bagpipe", "host-local", "loopback", "ptp"].into_iter().for_each(|plugin| refused.run(plugin));
 }
 
 #[test]
@@ -313,7 +318,7 @@ fn agent() {
 
 #[test]
 fn before_any_add() {
-    for plugin in ["bridge", "bagpipe", "host-local", "loopback", "macvlan"] {
+    for plugin in ["bridge", "bagpipe", "host-local", "loopback", "macvlan", "ptp", "static"] {
         let bench = Bench::new(plugin);
         for _ in 0..3 {
             bench.del().done().unwrap();

@@ -2,7 +2,7 @@
 
 use crate::common::bridge;
 use sandwire_harness::{NATIVE, Node, OURS, Outcome, Place, Pod, Snapshot, Verb};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::path::Path;
 
@@ -93,6 +93,111 @@ fn native_add_then_our_del() {
         config["prevResult"] = result.clone();
         base(Verb::Check).config(&config).run().unwrap().done().unwrap();
         base(Verb::Del).config(&config).run().unwrap().done().unwrap();
+        bench.node.snapshot().unwrap().assert_same_attachments(&bench.before).unwrap();
+    }
+}
+
+/// A point-to-point network, with masquerading or without.
+fn ptp(masquerade: bool) -> Value {
+    json!({"cniVersion": "1.0.0", "name": "mynet", "type": "ptp", "ipMasq": masquerade,
+        "ipam": {"type": "host-local", "subnet": "10.1.2.0/24", "routes": [{"dst": "0.0.0.0/0"}]}})
+}
+
+#[test]
+fn native_ptp_then_ours() {
+    let bench = bench();
+    for (masquerade, gone) in [(false, false), (true, false), (true, true)] {
+        let mut config = ptp(masquerade);
+        let base = |verb| bench.node.call("ptp", verb).pod(&bench.pod).ifname("eth0");
+        let result = base(Verb::Add).native().config(&config).run().unwrap().result().unwrap();
+        let rules = bench.node.sh("iptables-save -t nat").unwrap();
+        assert_eq!(rules.contains("-s 10.1.2."), masquerade, "{rules}");
+        config["prevResult"] = result.clone();
+        base(Verb::Check).config(&config).run().unwrap().done().unwrap();
+        if gone {
+            bench.pod.drop_netns(&bench.node).unwrap();
+        }
+        base(Verb::Del).config(&config).run().unwrap().done().unwrap();
+        bench.node.snapshot().unwrap().assert_same_attachments(&bench.before).unwrap();
+    }
+}
+
+/// What a native plugin attached and nobody deleted: lease and rules go with the GC that does not list it.
+#[test]
+fn native_ptp_then_our_gc() {
+    let bench = bench();
+    let mut config = ptp(true);
+    bench
+        .node
+        .call("ptp", Verb::Add)
+        .pod(&bench.pod)
+        .ifname("eth0")
+        .native()
+        .config(&config)
+        .run()
+        .unwrap()
+        .result()
+        .unwrap();
+    bench.pod.drop_netns(&bench.node).unwrap();
+    config["cniVersion"] = "1.1.0".into();
+    let gc = |valid: Value| {
+        let mut config = config.clone();
+        config["cni.dev/valid-attachments"] = valid;
+        bench.node.call("ptp", Verb::Gc).config(&config).run().unwrap().done().unwrap();
+    };
+    gc(json!([{"containerID": bench.pod.id, "ifname": "eth0"}]));
+    assert!(bench.node.read("/var/lib/cni/networks/mynet/10.1.2.2").unwrap().is_some());
+    gc(json!([]));
+    bench.node.snapshot().unwrap().assert_same_attachments(&bench.before).unwrap();
+}
+
+#[test]
+fn our_ptp_then_native() {
+    let bench = bench();
+    for masquerade in [false, true] {
+        let mut config = ptp(masquerade);
+        let base = |verb| bench.node.call("ptp", verb).pod(&bench.pod).ifname("eth0");
+        let result = base(Verb::Add).config(&config).run().unwrap().result().unwrap();
+        config["prevResult"] = result.clone();
+        base(Verb::Check).native().config(&config).run().unwrap().done().unwrap();
+        if masquerade {
+            // It has deleted everything by the time when it misses the chain that it would have made.
+            let error = base(Verb::Del).native().config(&config).run().unwrap().error().unwrap();
+            assert!(error.text().contains("'CNI-f88d8102b118525b5ea2a0f3' does not exist"), "{error:?}");
+        }
+        base(Verb::Del).native().config(&config).run().unwrap().done().unwrap();
+        let differences = bench.node.snapshot().unwrap().attachments_since(&bench.before);
+        let ours = |line: &String| line.contains("/run/sandwire/journal/") || (masquerade && line.contains("nft"));
+        assert!(differences.iter().all(ours), "{differences:?}");
+        config.as_object_mut().unwrap().remove("prevResult");
+        base(Verb::Add).config(&config).run().unwrap().result().unwrap();
+        base(Verb::Del).config(&config).run().unwrap().done().unwrap();
+        bench.node.snapshot().unwrap().assert_same_attachments(&bench.before).unwrap();
+    }
+}
+
+/// Each pair of a main plugin and an address manager, one native and one ours.
+#[test]
+fn ptp_and_static_as_each_others_delegates() {
+    let bench = bench();
+    let config = json!({"cniVersion": "1.0.0", "name": "mynet", "type": "ptp", "ipam": {"type": "static",
+        "addresses": [{"address": "10.1.2.9/24", "gateway": "10.1.2.1"}], "routes": [{"dst": "0.0.0.0/0"}]}});
+    for (main, delegate) in [(OURS, NATIVE), (NATIVE, OURS)] {
+        bench.node.sh(&format!("rm -rf /mnt/only; mkdir /mnt/only; ln -s {delegate}/static /mnt/only/static")).unwrap();
+        let call = |verb, prev: Option<&Value>| {
+            let mut config = config.clone();
+            if let Some(prev) = prev {
+                config["prevResult"] = prev.clone();
+            }
+            let call = bench.node.call("ptp", verb).pod(&bench.pod).ifname("eth0").config(&config);
+            call.program(format!("{main}/ptp")).path("/mnt/only").run().unwrap()
+        };
+        let result = call(Verb::Add, None).result().unwrap();
+        assert_eq!(result["ips"][0]["address"], "10.1.2.9/24", "{result}");
+        bench.node.sh_at(&bench.pod.place(), "ping -c 1 -W 5 10.1.2.1").unwrap();
+        call(Verb::Check, Some(&result)).done().unwrap();
+        call(Verb::Del, Some(&result)).done().unwrap();
+        call(Verb::Del, None).done().unwrap();
         bench.node.snapshot().unwrap().assert_same_attachments(&bench.before).unwrap();
     }
 }

@@ -5,14 +5,17 @@
 pub const HEAD: &str = include_str!("head.toml");
 
 /// The plugins with an entry here.
-pub const SHIPPED: [&str; 6] = ["bagpipe", "bridge", "host-local", "loopback", "macvlan", "tuning"];
+pub const SHIPPED: [&str; 9] = ["bagpipe", "bandwidth", "bridge", "host-local", "loopback", "macvlan", "ptp", "static", "tuning"];
 
-const ENTRIES: [(&str, &str); 6] = [
+const ENTRIES: [(&str, &str); 9] = [
     ("bagpipe", include_str!("bagpipe.toml")),
+    ("bandwidth", include_str!("bandwidth.toml")),
     ("bridge", include_str!("bridge.toml")),
     ("host-local", include_str!("host-local.toml")),
     ("loopback", include_str!("loopback.toml")),
     ("macvlan", include_str!("macvlan.toml")),
+    ("ptp", include_str!("ptp.toml")),
+    ("static", include_str!("static.toml")),
     ("tuning", include_str!("tuning.toml")),
 ];
 
