@@ -1,10 +1,8 @@
-//! `shaping` and `conntrack`: not in this release (docs/contract.md).
+//! `shaping`: not in this release (docs/contract.md).
 
-use crate::bindings::conntrack;
-use crate::bindings::firewall::Protocol;
 use crate::bindings::shaping::{self, Rate};
 use crate::guest::Guest;
-use crate::handles::{LinkHandle, NetnsHandle};
+use crate::handles::LinkHandle;
 use crate::refusal::{Answer, Refusal};
 use wasmtime::component::Resource;
 
@@ -27,11 +25,5 @@ impl shaping::Host for Guest {
 
     fn clear(&mut self, _: Resource<LinkHandle>) -> Answer<()> {
         later()
-    }
-}
-
-impl conntrack::Host for Guest {
-    fn flush(&mut self, _: Resource<NetnsHandle>, _: Protocol, _: Option<String>, _: u16) -> Answer<u32> {
-        Err(Refusal::unsupported("forget tracked connections"))
     }
 }

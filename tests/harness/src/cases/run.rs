@@ -63,6 +63,12 @@ impl<'c> Bench<'c> {
                 free.insert(pod);
             }
         }
+        if case.has("in-pods") {
+            let script = case.file("in-pods", version)?;
+            for pod in pods.values() {
+                node.sh_at(&pod.place(), &script).context("in-pods")?;
+            }
+        }
         let before = node.snapshot()?;
         let (netns_empty, results, known) = Default::default();
         Ok(Self { case, version, names, agent, implementation, pods, netns_empty, results, known, before, node })
@@ -174,6 +180,11 @@ impl<'c> Bench<'c> {
             Verb::Del => versions::del_gets_result(self.spoken()),
             _ => false,
         };
+        // What an earlier plugin of a chain answered, as the runtime gives it to this one.
+        if let Some(given) = config.remove("prevResult") {
+            let newest = serde_json::from_str(&self.names.fill(&given.to_string()))?;
+            config.insert("prevResult".into(), versions::from_newest(&newest, self.spoken()));
+        }
         if let Some(result) = self.results.get(subject).filter(|_| wants_result) {
             config.insert("prevResult".into(), result.clone());
         }

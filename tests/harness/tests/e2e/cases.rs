@@ -19,6 +19,8 @@ plugins! {
     bridge "bridge"
     host_local "host-local"
     bagpipe "bagpipe"
+    firewall "firewall"
+    portmap "portmap"
 }
 
 /// A plugin that nobody put into the list above would never be tried.

@@ -1,6 +1,6 @@
 //! GC: everything of a network whose attachment the runtime no longer lists.
 
-use super::entry::{OWNERS, Record, Table};
+use super::entry::{Entry, GROUP_USE, OWNERS, Record, Table, target_of};
 use super::message::Message;
 use super::owner::{Owner, attachment_hash, network_hash};
 use super::seen::{self, Element};
@@ -32,8 +32,8 @@ impl Scope {
     }
 }
 
-/// Removes what is stale from one of our tables.
-pub(super) fn retain(wire: &mut Wire, table: &Table, scope: &Scope) -> Outcome<()> {
+/// Removes what is stale from one of our tables; what it was.
+pub(super) fn retain(wire: &mut Wire, table: &Table, scope: &Scope) -> Outcome<Vec<Entry>> {
     let place = table.place;
     let stale = |owner: &Owner| scope.is_stale(owner.network, owner.attachment);
     let records = wire.list(&place.list_elements(OWNERS))?;
@@ -43,6 +43,7 @@ pub(super) fn retain(wire: &mut Wire, table: &Table, scope: &Scope) -> Outcome<(
         .filter_map(|element| Some((Owner::of_slot(&element.key)?, element)))
         .filter(|(owner, _)| stale(owner))
         .collect();
+    let gone = records.iter().filter_map(|(_, record)| Record::parse(record.comment.clone()).entry).collect();
     for some in records.chunks(AT_ONCE) {
         let changes: Vec<Message> = some.iter().flat_map(|(_, record)| removal(table, record)).collect();
         if wire.commit(&changes, None).is_ok() {
@@ -55,8 +56,10 @@ pub(super) fn retain(wire: &mut Wire, table: &Table, scope: &Scope) -> Outcome<(
     }
     // Elements without a record: somebody has flushed the set of records by hand.
     let groups: BTreeSet<String> = rules_of(wire, table)?.into_iter().map(|(_, group)| group).collect();
-    let sets = groups.iter().map(String::as_str).chain(table.sets.iter().map(|(name, _)| *name));
+    let targets = groups.iter().filter(|_| table.group_use > GROUP_USE).map(|group| target_of(group));
+    let sets = groups.iter().cloned().chain(targets).chain(table.sets.iter().map(|(name, _)| (*name).to_owned()));
     for set in sets {
+        let set = set.as_str();
         let elements = wire.list(&place.list_elements(set))?;
         let orphans: Vec<Message> = elements
             .iter()
@@ -72,7 +75,10 @@ pub(super) fn retain(wire: &mut Wire, table: &Table, scope: &Scope) -> Outcome<(
             }
         }
     }
-    if groups.is_empty() { Ok(()) } else { sweep(wire, table, &groups) }
+    if !groups.is_empty() {
+        sweep(wire, table, &groups)?;
+    }
+    Ok(gone)
 }
 
 /// Deletes a record and what it is of.
@@ -81,7 +87,7 @@ fn removal(table: &Table, record: &Element) -> Vec<Message> {
     let mut changes = vec![place.delete_element(OWNERS, &record.key)];
     if let Some(entry) = Record::parse(record.comment.clone()).entry {
         changes.push(place.delete_element(entry.group(), &entry.key()));
-        changes.extend(entry.companion().map(|(set, key)| place.delete_element(set, &key)));
+        changes.extend(entry.companions().iter().map(|other| place.delete_element(&other.set, &other.key)));
     }
     changes
 }

@@ -5,13 +5,15 @@
 pub const HEAD: &str = include_str!("head.toml");
 
 /// The plugins with an entry here.
-pub const SHIPPED: [&str; 4] = ["bagpipe", "bridge", "host-local", "loopback"];
+pub const SHIPPED: [&str; 6] = ["bagpipe", "bridge", "firewall", "host-local", "loopback", "portmap"];
 
-const ENTRIES: [(&str, &str); 4] = [
+const ENTRIES: [(&str, &str); 6] = [
     ("bagpipe", include_str!("bagpipe.toml")),
     ("bridge", include_str!("bridge.toml")),
+    ("firewall", include_str!("firewall.toml")),
     ("host-local", include_str!("host-local.toml")),
     ("loopback", include_str!("loopback.toml")),
+    ("portmap", include_str!("portmap.toml")),
 ];
 
 /// The entry of a shipped plugin, pinned to `digest`; `None` for others.
