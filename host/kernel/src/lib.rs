@@ -142,6 +142,17 @@ pub trait Kernel {
     /// Removes all that the owner has, under every label, including what either backend of the reference plugins
     /// made for this attachment; chains and tables of ours that are empty then go too.
     fn clear_rules(&mut self, netns: Netns, owner: &RuleOwner) -> Outcome<()>;
+    /// Removes what the reference's firewall plugin made for these addresses, which doesn't say whose they are.
+    fn clear_reference_rules(&mut self, netns: Netns, owner: &RuleOwner, addresses: &[std::net::IpAddr])
+    -> Outcome<()>;
+    /// Forgets tracked connections of an IPPROTO_* that were first sent to this port, of one address or of any; how many.
+    fn flush_connections(
+        &mut self,
+        netns: Netns,
+        protocol: u8,
+        destination: Option<std::net::IpAddr>,
+        port: u16,
+    ) -> Outcome<u32>;
     /// GC: the same for every attachment of `owner.network` that is not in `valid`. `(container id, ifname)` pairs.
     fn retain_rules(&mut self, netns: Netns, network: &str, valid: &[(String, String)]) -> Outcome<()>;
     /// Everybody who has something in our tables of the host.

@@ -5,7 +5,7 @@ mod nft;
 
 use nft::{in_netns, masquerade, nft_script, owner, ruleset};
 use sandwire_kernel::linux::Nftables;
-use sandwire_kernel::{Mac, Rule, RuleOwner};
+use sandwire_kernel::{Ingress, Mac, PortForward, Rule, RuleOwner};
 use std::process::Command;
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
@@ -53,6 +53,17 @@ fn eight_at_once_that_come_and_go() {
         nft.clear(owner).unwrap();
     });
     println!("8 at once, 200 containers come and go: {elapsed:?}");
+}
+
+#[test]
+fn eight_at_once_with_ports_that_come_and_go() {
+    let elapsed = eight_at_once(|nft, owner, number| {
+        let rules = ports_and_forwarding(number);
+        nft.apply(owner, "a", &rules).unwrap();
+        assert_eq!(nft.verify(owner, "a", &rules).unwrap(), Vec::<String>::new());
+        nft.clear(owner).unwrap();
+    });
+    println!("8 at once, 200 containers with ports come and go: {elapsed:?}");
 }
 
 #[test]
@@ -134,6 +145,32 @@ fn a_lost_answer_is_asked_for_again() {
     });
 }
 
+/// Two addresses with a port each, a hairpin and a loopback rule, and what may be forwarded.
+fn ports_and_forwarding(number: u32) -> Vec<Rule> {
+    let [_, _, high, low] = number.to_be_bytes();
+    let addresses = [format!("10.1.{high}.{low}"), format!("fd00:1::{number:x}")];
+    let addresses = addresses.map(|address| address.parse::<std::net::IpAddr>().unwrap());
+    let networks = ["10.1.0.0/16", "fd00:1::/64"];
+    let ports = addresses.into_iter().zip(networks).map(|(to, network)| {
+        Rule::ForwardPort(PortForward {
+            // For UDP all tracked connections are looked through besides, which is no matter of how many containers there are.
+            protocol: 6,
+            host_ip: None,
+            host_port: 10_000 + number as u16,
+            to,
+            to_port: 80,
+            masquerade: true,
+            extra: vec![("masquerade-from".into(), network.into())],
+        })
+    });
+    let forwards = addresses.into_iter().map(|address| Rule::Forward {
+        address,
+        ingress: Ingress::Isolated,
+        bridge: Some("br0".into()),
+    });
+    ports.chain(forwards).collect()
+}
+
 /// Microseconds.
 fn median(times: &[Duration]) -> u128 {
     let mut sorted = times.to_vec();
@@ -143,15 +180,24 @@ fn median(times: &[Duration]) -> u128 {
 
 #[test]
 fn the_last_of_5000_costs_what_the_first_did() {
+    the_last_costs_what_the_first_did("2 addresses, 1 port of a bridge", |number| rules(number, 1));
+}
+
+#[test]
+fn the_last_of_5000_with_ports_costs_what_the_first_did() {
+    the_last_costs_what_the_first_did("2 ports of the node, 2 isolated addresses", ports_and_forwarding);
+}
+
+fn the_last_costs_what_the_first_did(what: &str, rules: impl Fn(u32) -> Vec<Rule> + Send + 'static) {
     const PODS: u32 = 5000;
-    let (adds, dels) = in_netns(|| {
+    let (adds, dels) = in_netns(move || {
         let mut nft = Nftables::open().unwrap();
         // So that the first is not the only one: creating the tables is not what is compared here.
-        nft.apply(&owner("base"), "a", &rules(PODS, 1)).unwrap();
+        nft.apply(&owner("base"), "a", &rules(PODS)).unwrap();
         let mut time = |number: u32, add: bool| {
             let pod = owner(&format!("c{number}"));
             let start = Instant::now();
-            if add { nft.apply(&pod, "a", &rules(number, 1)) } else { nft.clear(&pod) }.unwrap();
+            if add { nft.apply(&pod, "a", &rules(number)) } else { nft.clear(&pod) }.unwrap();
             start.elapsed()
         };
         let adds: Vec<Duration> = (0..PODS).map(|number| time(number, true)).collect();
@@ -163,7 +209,7 @@ fn the_last_of_5000_costs_what_the_first_did() {
         (adds, dels)
     });
     let [first, last] = [median(&adds[..200]), median(&adds[adds.len() - 200..])];
-    println!("apply (2 addresses, 1 port), median of 200: first {first} us, of 5000 {last} us");
+    println!("apply ({what}), median of 200: first {first} us, of 5000 {last} us");
     // Deletions begin with 5000 there.
     let [full, empty] = [median(&dels[..200]), median(&dels[dels.len() - 200..])];
     println!("clear, median of 200: of 5000 {full} us, last {empty} us");

@@ -18,8 +18,13 @@ const PLUGINS: &str = "/usr/lib/cni";
 
 /// Runs the reference's bridge plugin in the namespace of this thread.
 fn native(command: &str, container_id: &str, netns: &OwnedFd, config: &str) {
+    native_plugin("bridge", command, container_id, netns, config);
+}
+
+/// Another one.
+fn native_plugin(plugin: &str, command: &str, container_id: &str, netns: &OwnedFd, config: &str) {
     let path = format!("/proc/{}/fd/{}", std::process::id(), netns.as_raw_fd());
-    let mut child = Command::new(format!("{PLUGINS}/bridge"))
+    let mut child = Command::new(format!("{PLUGINS}/{plugin}"))
         .env_clear()
         .envs([("CNI_COMMAND", command), ("CNI_CONTAINERID", container_id), ("CNI_NETNS", &path)])
         .envs([("CNI_IFNAME", "eth0"), ("CNI_PATH", PLUGINS), ("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")])
@@ -177,5 +182,112 @@ fn spoof_checks_of_later_releases() {
         assert!(!text.contains("c1-eth0") && text.matches("c2-eth0").count() >= 4, "{text}");
         nft.clear(&owner("c2")).unwrap();
         assert!(!ruleset().contains("eth0"), "{}", ruleset());
+    });
+}
+
+fn portmap(container_id: &str) -> sandwire_kernel::RuleOwner {
+    sandwire_kernel::RuleOwner { plugin: "portmap".into(), ..owner(container_id) }
+}
+
+/// Runs Debian's plugin of a chain for a container with these addresses.
+fn native_of_a_chain(plugin: &str, container_id: &str, more: &str, addresses: &[&str]) {
+    let ips: Vec<String> = addresses.iter().map(|address| format!(r#"{{"address":"{address}"}}"#)).collect();
+    let config = format!(
+        r#"{{"cniVersion":"1.0.0","name":"net1","type":"{plugin}"{more},"prevResult":{{"cniVersion":"1.0.0","ips":[{}]}}}}"#,
+        ips.join(",")
+    );
+    let netns = new_netns();
+    native_plugin(plugin, "ADD", container_id, &netns, &config);
+}
+
+#[test]
+fn ports_by_iptables() {
+    in_netns(|| {
+        let chain = |id: &str| format!("CNI-DN-{}", hash(&format!("net1{id}"), 21));
+        // More than 15 ports of one protocol are two jumps.
+        let ports: Vec<String> = (0..20)
+            .map(|n| format!(r#"{{"hostPort":{},"containerPort":80,"protocol":"tcp"}}"#, 8000 + n))
+            .chain([r#"{"hostPort":8053,"containerPort":53,"protocol":"udp"}"#.to_owned()])
+            .collect();
+        let more = format!(r#","runtimeConfig":{{"portMappings":[{}]}}"#, ports.join(","));
+        for id in ["c1", "c2"] {
+            native_of_a_chain("portmap", id, &more, &["10.1.2.3/24", "fd00:1::3/64"]);
+            assert!(ruleset().matches(&chain(id)).count() > 6, "the reference made no rules: {}", ruleset());
+        }
+        let mut nft = Nftables::open().unwrap();
+        // Neither another network's, nor another plugin's DEL.
+        nft.clear(&sandwire_kernel::RuleOwner { network: "net2".into(), ..portmap("c1") }).unwrap();
+        nft.clear(&owner("c1")).unwrap();
+        assert!(ruleset().contains(&chain("c1")));
+        nft.clear(&portmap("c1")).unwrap();
+        assert!(!ruleset().contains(&chain("c1")) && ruleset().contains(&chain("c2")), "{}", ruleset());
+        for program in ["iptables", "ip6tables"] {
+            assert!(run(program, &["-t", "nat", "-S"]).contains(&chain("c2")), "{program} can still read it");
+        }
+        nft.retain("net1", &[("c2".into(), "eth0".into())]).unwrap();
+        nft.retain("net2", &[]).unwrap();
+        assert!(ruleset().contains(&chain("c2")));
+        nft.retain("net1", &[]).unwrap();
+        assert!(!ruleset().contains("CNI-DN-"), "{}", ruleset());
+    });
+}
+
+#[test]
+fn ports_by_nftables() {
+    in_netns(|| {
+        // plugins/meta/portmap/portmap_nftables.go
+        for (family, address) in [("ip", "10.1.2"), ("ip6", "fd00:1:")] {
+            let rules = |chain: &str, rule: &str| -> String {
+                let one = |id: u8| {
+                    let to = if family == "ip" { format!("{address}.{id}") } else { format!("{address}:{id}") };
+                    format!("add rule {family} cni_hostport {chain} {} comment \"c{id}\"\n", rule.replace("TO", &to))
+                };
+                (1..3).map(one).collect()
+            };
+            nft_script(&format!(
+                "add table {family} cni_hostport {{ comment \"CNI portmap plugin\"; }}
+                 add chain {family} cni_hostport hostports
+                 add chain {family} cni_hostport hostip_hostports
+                 add chain {family} cni_hostport masquerading {{ type nat hook postrouting priority 100; }}
+                 add chain {family} cni_hostport prerouting {{ type nat hook prerouting priority -100; }}
+                 add rule {family} cni_hostport prerouting fib daddr type local jump hostports\n{}{}",
+                rules(
+                    "hostports",
+                    if family == "ip" { "tcp dport 8080 dnat to TO:80" } else { "tcp dport 8080 dnat to [TO]:80" }
+                ),
+                rules("masquerading", &format!("{family} saddr TO {family} daddr TO masquerade")),
+            ));
+        }
+        let mut nft = Nftables::open().unwrap();
+        let of = |id: &str| ruleset().matches(&format!("comment \"{id}\"")).count();
+        assert_eq!((of("c1"), of("c2")), (4, 4), "{}", ruleset());
+        nft.clear(&portmap("c1")).unwrap();
+        assert_eq!((of("c1"), of("c2")), (0, 4), "{}", ruleset());
+        nft.clear(&portmap("c2")).unwrap();
+        assert_eq!(of("c2"), 0);
+        assert!(ruleset().contains("jump hostports"), "chains of the reference stay");
+    });
+}
+
+#[test]
+fn forwarding_by_iptables() {
+    in_netns(|| {
+        for (id, addresses) in [("c1", ["10.1.2.3/24", "fd00:1::3/64"]), ("c2", ["10.1.2.4/24", "fd00:1::4/64"])] {
+            native_of_a_chain("firewall", id, r#","backend":"iptables""#, &addresses);
+        }
+        let rules = || {
+            let all = ["iptables", "ip6tables"].map(|program| run(program, &["-S", "CNI-FORWARD"]));
+            ["10.1.2.3/32", "fd00:1::3/128", "10.1.2.4/32", "fd00:1::4/128"].map(|ip| all.join("").matches(ip).count())
+        };
+        assert_eq!(rules(), [2, 2, 2, 2], "{}", ruleset());
+        let mut nft = Nftables::open().unwrap();
+        let firewall = sandwire_kernel::RuleOwner { plugin: "firewall".into(), ..owner("c1") };
+        let addresses: Vec<std::net::IpAddr> = ["10.1.2.3", "fd00:1::3"].map(|ip| ip.parse().unwrap()).to_vec();
+        nft.clear_reference(&owner("c1"), &addresses).unwrap();
+        assert_eq!(rules(), [2, 2, 2, 2], "another plugin has nothing there");
+        nft.clear_reference(&firewall, &addresses).unwrap();
+        assert_eq!(rules(), [0, 0, 2, 2], "{}", ruleset());
+        nft.clear_reference(&firewall, &[]).unwrap();
+        assert!(run("iptables", &["-S", "CNI-FORWARD"]).contains("CNI-ADMIN"), "what all share stays");
     });
 }

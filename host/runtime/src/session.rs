@@ -429,6 +429,11 @@ impl Session {
         }
     }
 
+    /// All of them.
+    pub(crate) fn held(&self) -> &[IpAddr] {
+        &self.held
+    }
+
     /// What address management gave: addresses that the attachment holds now, and their gateways.
     pub(crate) fn remember_result(&mut self, result: &CniResult) {
         for ip in &result.ips {

@@ -108,6 +108,22 @@ impl Scenario {
         Self { name: "static", whose: Whose::Ours, plugin: "static", ifname: "eth0", config, agent: false }
     }
 
+    /// Ports of both families, one of UDP, behind a plugin that gave the addresses.
+    pub fn portmap() -> Self {
+        let config = json!({"cniVersion": "1.1.0", "name": "net", "type": "portmap", "runtimeConfig": {"portMappings": [
+            {"hostPort": 8080, "containerPort": 80, "protocol": "tcp"},
+            {"hostPort": 8053, "containerPort": 53, "protocol": "udp", "hostIP": "192.0.2.1"}]},
+            "prevResult": addresses()});
+        Self { name: "portmap", whose: Whose::Ours, plugin: "portmap", ifname: "eth0", config, agent: false }
+    }
+
+    /// An isolated address of each family; any link of the node may stand for the bridge.
+    pub fn firewall() -> Self {
+        let config = json!({"cniVersion": "1.1.0", "name": "net", "type": "firewall", "ingressPolicy": "isolated",
+            "prevResult": addresses()});
+        Self { name: "firewall", whose: Whose::Ours, plugin: "firewall", ifname: "eth0", config, agent: false }
+    }
+
     /// One network that both implementations know: bridge, gateway, masquerading, one IPv4 address.
     pub fn compared_bridge(whose: Whose) -> Self {
         let config = json!({"cniVersion": "1.0.0", "name": "net", "type": "bridge", "bridge": "cni0", "isGateway": true,
@@ -128,6 +144,11 @@ impl Scenario {
         };
         Self { name, whose, plugin: "host-local", ifname: "eth0", config, agent: false }
     }
+}
+
+fn addresses() -> Value {
+    json!({"cniVersion": "1.1.0", "interfaces": [{"name": "lo"}],
+        "ips": [{"address": "10.1.2.3/24"}, {"address": "fd00:1:2::3/64"}]})
 }
 
 fn one_address() -> Value {

@@ -75,6 +75,12 @@ every_point! {
     bandwidth_add: bandwidth Add;
     bandwidth_del: bandwidth Del;
     bandwidth_gc: bandwidth Gc;
+    firewall_add: firewall Add;
+    firewall_del: firewall Del;
+    firewall_gc: firewall Gc;
+    portmap_add: portmap Add;
+    portmap_del: portmap Del;
+    portmap_gc: portmap Gc;
     host_local_add: host_local Add;
     host_local_del: host_local Del;
     host_local_gc: host_local Gc;

@@ -371,6 +371,29 @@ impl Kernel for LinuxKernel {
         cleared
     }
 
+    fn clear_reference_rules(
+        &mut self,
+        netns: Netns,
+        owner: &RuleOwner,
+        addresses: &[std::net::IpAddr],
+    ) -> Outcome<()> {
+        let firewall = self.firewall(netns)?;
+        let cleared = firewall.clear_reference(owner, addresses);
+        let changed = firewall.has_changed();
+        self.rules_deleted |= changed;
+        cleared
+    }
+
+    fn flush_connections(
+        &mut self,
+        netns: Netns,
+        protocol: u8,
+        destination: Option<std::net::IpAddr>,
+        port: u16,
+    ) -> Outcome<u32> {
+        self.firewall(netns)?.flush(protocol, destination, port)
+    }
+
     fn retain_rules(&mut self, netns: Netns, network: &str, valid: &[(String, String)]) -> Outcome<()> {
         let firewall = self.firewall(netns)?;
         let retained = firewall.retain(network, valid);

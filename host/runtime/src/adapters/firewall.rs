@@ -47,6 +47,15 @@ fn sample(kind: RuleKind) -> Vec<Rule> {
     }
 }
 
+/// IPPROTO_*.
+pub(super) fn number(protocol: Protocol) -> u8 {
+    match protocol {
+        Protocol::Tcp => 6,
+        Protocol::Udp => 17,
+        Protocol::Sctp => 132,
+    }
+}
+
 impl Guest {
     /// Adds what `make` makes of the guest's words; what is wrong with them is told by `verify` or `commit`.
     fn collect(
@@ -101,7 +110,11 @@ impl firewall::Host for Guest {
         if session.has_entries(&plugin) && !session.has_rules(&plugin) {
             return session.may_change();
         }
-        session.change(|kernel| kernel.clear_rules(netns, &owner))?;
+        let held = session.held().to_vec();
+        session.change(|kernel| {
+            kernel.clear_rules(netns, &owner)?;
+            kernel.clear_reference_rules(netns, &owner, &held)
+        })?;
         session.taken_back(|undo| {
             matches!(undo, Undo::ClearRules { side: at, plugin: whose, .. } if *whose == plugin && *at == side(netns))
         })
@@ -130,14 +143,9 @@ impl firewall::HostRuleset for Guest {
         self.collect(&this, |guest| {
             let to = parse::ip(&p.to)?;
             guest.session()?.must_hold(to, "port forwarding")?;
-            let protocol = match p.protocol {
-                Protocol::Tcp => 6,
-                Protocol::Udp => 17,
-                Protocol::Sctp => 132,
-            };
             let host_ip = p.host_ip.as_deref().map(parse::ip).transpose()?;
             Ok(Rule::ForwardPort(sandwire_kernel::PortForward {
-                protocol,
+                protocol: number(p.protocol),
                 host_ip,
                 host_port: p.host_port,
                 to,

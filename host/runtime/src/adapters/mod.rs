@@ -4,6 +4,7 @@
 mod addresses;
 mod bridging;
 mod configure;
+mod conntrack;
 mod delegate;
 mod endpoint;
 mod files;

@@ -1,13 +1,11 @@
-//! `shaping`: bandwidth of the attachment's own links. Also `conntrack`, which is not in this release (docs/contract.md).
+//! `shaping`: bandwidth of the attachment's own links.
 
 use super::links::delete_undo;
 use super::parse;
-use crate::bindings::conntrack;
-use crate::bindings::firewall::Protocol;
 use crate::bindings::shaping::{self, Rate};
 use crate::guest::Guest;
-use crate::handles::{LinkHandle, NetnsHandle, Right};
-use crate::refusal::{Answer, Refusal};
+use crate::handles::{LinkHandle, Right};
+use crate::refusal::Answer;
 use crate::session::side;
 use sandwire_kernel::{DeviceSpec, LinkId, VirtualKind};
 use sandwire_state::journal::Undo;
@@ -96,11 +94,5 @@ impl shaping::Host for Guest {
             Undo::DeleteLink { side: at, index, .. } => *at == side(ifb.netns) && *index == Some(ifb.index),
             _ => false,
         })
-    }
-}
-
-impl conntrack::Host for Guest {
-    fn flush(&mut self, _: Resource<NetnsHandle>, _: Protocol, _: Option<String>, _: u16) -> Answer<u32> {
-        Err(Refusal::unsupported("forget tracked connections"))
     }
 }

@@ -24,6 +24,8 @@ plugins! {
     static_addresses "static"
     ptp "ptp"
     bandwidth "bandwidth"
+    firewall "firewall"
+    portmap "portmap"
 }
 
 /// A plugin that nobody put into the list above would never be tried.

@@ -28,6 +28,12 @@ fn ipam() -> Value {
         "routes": [{"dst": "0.0.0.0/0"}]})
 }
 
+/// What an earlier plugin of a chain answered; any link of the node may stand for the bridge.
+fn addresses() -> Value {
+    json!({"cniVersion": "1.1.0", "interfaces": [{"name": "lo"}],
+        "ips": [{"address": "10.1.2.3/24"}, {"address": "fd00:1:2::3/64"}]})
+}
+
 fn config(plugin: &str) -> Value {
     let mut config = match plugin {
         "bridge" => json!({"bridge": "br-t", "isGateway": true, "ipMasq": true, "macspoofchk": true, "ipam": ipam()}),
@@ -40,6 +46,10 @@ fn config(plugin: &str) -> Value {
         "static" => {
             json!({"ipam": {"type": "static", "addresses": [{"address": "10.1.2.9/24", "gateway": "10.1.2.1"}]}})
         }
+        "firewall" => json!({"ingressPolicy": "isolated", "prevResult": addresses()}),
+        "portmap" => json!({"runtimeConfig": {"portMappings": [
+            {"hostPort": 8080, "containerPort": 80, "protocol": "tcp"},
+            {"hostPort": 8053, "containerPort": 53, "protocol": "udp"}]}, "prevResult": addresses()}),
         _ => json!({}),
     };
     for (key, value) in [("cniVersion", "1.1.0"), ("name", "mynet"), ("type", plugin)] {
@@ -157,7 +167,9 @@ impl Condition {
 
 fn every_plugin(conditions: &[Condition]) {
     for condition in conditions {
-        ["bridge", "bagpipe", "host-local", "loopback", "macvlan", "ptp", "static"].into_iter().for_each(|plugin| condition.run(plugin));
+        ["bridge", "bagpipe", "firewall", "host-local", "loopback", "macvlan", "portmap", "ptp", "static"]
+            .into_iter()
+            .for_each(|plugin| condition.run(plugin));
     }
 }
 
@@ -318,7 +330,7 @@ fn agent() {
 
 #[test]
 fn before_any_add() {
-    for plugin in ["bridge", "bagpipe", "host-local", "loopback", "macvlan", "ptp", "static"] {
+    for plugin in ["bridge", "bagpipe", "firewall", "host-local", "loopback", "macvlan", "portmap", "ptp", "static"] {
         let bench = Bench::new(plugin);
         for _ in 0..3 {
             bench.del().done().unwrap();

@@ -14,6 +14,7 @@ mod ctl;
 mod del;
 mod interop;
 mod leases;
+mod ports;
 mod reboot;
 mod repair;
 mod runner;

@@ -1,6 +1,6 @@
 //! Whose rules there are, and taking those of some away: for an operator's `repair`, which knows who may have any.
 
-use super::entry::{GUARDED, OWNERS, Record, Table, subject_of_key};
+use super::entry::{Entry, GUARDED, OWNERS, Record, Table, subject_of_key};
 use super::owner::{Owner, attachment_hash, network_hash};
 use super::retain::remove;
 use super::seen::{self, Element};
@@ -36,12 +36,12 @@ pub(super) fn list(wire: &mut Wire, table: &Table, found: &mut Found) -> Outcome
     for object in wire.list(&place.list_elements(OWNERS))? {
         for element in seen::elements(&object) {
             let Some(owner) = Owner::of_slot(&element.key) else { continue };
-            holder(found, &owner).add(Record::parse(element.comment).entry.and_then(|entry| entry.subject()));
+            holder(found, &owner).add(Record::parse(element.comment).entry.map(|entry| entry.subject()));
         }
     }
     for (_, group) in rules_of(wire, table)? {
         for object in wire.list(&place.list_elements(&group))? {
-            for Element { key, comment } in seen::elements(&object) {
+            for Element { key, comment, .. } in seen::elements(&object) {
                 let Some(owner) = Owner::of_comment(&comment) else { continue };
                 let holder = holder(found, &owner);
                 holder.add(subject_of_key(&key, group == GUARDED));
@@ -71,7 +71,7 @@ impl RuleHolder {
     }
 }
 
-/// Removes all that these have in one of our tables.
-pub(super) fn clear(wire: &mut Wire, table: &Table, holders: &[RuleHolder]) -> Outcome<()> {
+/// Removes all that these have in one of our tables; what it was.
+pub(super) fn clear(wire: &mut Wire, table: &Table, holders: &[RuleHolder]) -> Outcome<Vec<Entry>> {
     remove(wire, table, &|owner: &Owner| holders.iter().any(|holder| holder.owns(owner)))
 }

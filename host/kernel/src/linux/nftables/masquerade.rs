@@ -3,7 +3,7 @@
 //! Same meaning as the reference's ipMasq (pkg/ip/ipmasq_nftables_linux.go): not towards the excepted networks, not
 //! towards multicast. Where the reference adds a rule for each address, here is one for each list of excepted networks.
 
-use super::entry::{Entry, Group, Table, Wanted};
+use super::entry::{Entry, GROUP_USE, Group, Table, Wanted};
 use super::expression::{
     IPV4_SOURCE, IPV6_SOURCE, Register, count_by, destination_outside, load, masquerade, only_family,
 };
@@ -17,8 +17,10 @@ pub(super) const TABLE: Table = Table {
     place: Place { family: FAMILY_INET, table: super::TABLE },
     chain: "postrouting",
     // NF_INET_POST_ROUTING; NF_IP_PRI_NAT_SRC, which nft calls srcnat.
-    hook: Hook { kind: "nat", number: 4, priority: 100 },
+    hook: Some(Hook { kind: "nat", number: 4, priority: 100 }),
     sets: &[],
+    gates: &[],
+    group_use: GROUP_USE,
 };
 
 /// RFC 5771 and RFC 4291, 2.7: answers to multicast would not be translated back.
@@ -46,7 +48,7 @@ pub(super) fn wanted(source: IpAddr, except: &[IpNet]) -> Outcome<Wanted> {
     let group = group(source, &nets, &texts);
     let except = if texts.is_empty() { "multicast".to_owned() } else { format!("{} and multicast", texts.join(", ")) };
     let meaning = format!("masquerading of {source} except to {except}");
-    Ok(Wanted { entry: Entry::Masquerade { group: group.name.clone(), source }, group, meaning })
+    Ok(Wanted { entry: Entry::Address { group: group.name.clone(), address: source }, group, meaning })
 }
 
 fn group(source: IpAddr, nets: &[IpNet], texts: &[String]) -> Group {
@@ -60,7 +62,7 @@ fn group(source: IpAddr, nets: &[IpNet], texts: &[String]) -> Group {
     }
     let name = name_of(name, texts);
     rule.extend([load(field, Register::First), count_by(&name), masquerade()]);
-    Group { name, key, rule }
+    Group { name, key, target: None, rule, first: false }
 }
 
 /// "masq4-10.1.2.0/24". nft's names have no colons.

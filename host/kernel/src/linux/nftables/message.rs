@@ -11,6 +11,9 @@ pub(super) const FAMILY_BRIDGE: u8 = 7;
 pub(super) const FAMILY_IPV6: u8 = 10;
 
 const SUBSYSTEM: u16 = 10 << 8;
+/// NFNL_SUBSYS_CTNETLINK: IPCTNL_MSG_CT_GET, IPCTNL_MSG_CT_DELETE.
+const CONNTRACK_GET: u16 = 1 << 8 | 1;
+const CONNTRACK_DELETE: u16 = 1 << 8 | 2;
 const NEW_TABLE: u16 = 0;
 const GET_TABLE: u16 = 1;
 const DELETE_TABLE: u16 = 2;
@@ -38,6 +41,8 @@ const CHAIN_NAME: u16 = 3;
 const OBJECT_COUNTER: u32 = 1;
 /// NFT_SET_OBJECT: the map's values are stateful objects.
 const SET_OBJECT: u32 = 0x40;
+/// NFT_SET_MAP: they are data.
+const SET_MAP: u32 = 8;
 
 /// One message, without its sequence number.
 #[derive(Debug, Clone)]
@@ -75,6 +80,17 @@ impl Message {
     /// The number that every transaction in this namespace raises.
     pub(super) fn generation() -> Self {
         Self::new(0, GET_GENERATION, 0, Vec::new(), "ask for the generation of the firewall".into())
+    }
+
+    /// For a dump: tracked connections of every family.
+    pub(super) fn list_connections(filter: Vec<Attribute>) -> Self {
+        let what = "list tracked connections".to_owned();
+        Self { kind: CONNTRACK_GET, ..Self::new(0, 0, 0, filter, what) }
+    }
+
+    pub(super) fn forget_connection(family: u8, identity: Vec<Attribute>) -> Self {
+        let what = "forget a tracked connection".to_owned();
+        Self { kind: CONNTRACK_DELETE, ..Self::new(family, 0, 0, identity, what) }
     }
 
     /// Appends the message as the kernel wants it.
@@ -123,6 +139,8 @@ impl KeyType {
     pub(super) const IPV4: Self = Self { number: 7, length: 4, order: ORDER_BIG };
     pub(super) const IPV6: Self = Self { number: 8, length: 16, order: ORDER_BIG };
     pub(super) const ETHER: Self = Self { number: 9, length: 8, order: ORDER_BIG };
+    pub(super) const PROTOCOL: Self = Self { number: 12, length: 4, order: ORDER_BIG };
+    pub(super) const SERVICE: Self = Self { number: 13, length: 4, order: ORDER_BIG };
     pub(super) const MARK: Self = Self { number: 19, length: 4, order: ORDER_HOST };
     pub(super) const IFNAME: Self = Self { number: 41, length: 16, order: ORDER_HOST };
 
@@ -201,6 +219,12 @@ impl Place {
         self.message(NEW_CHAIN, NLM_F_CREATE | NLM_F_EXCL, attributes, &format!("create chain {chain}"))
     }
 
+    /// A chain that is only jumped to.
+    pub(super) fn add_inner_chain(self, chain: &str) -> Message {
+        let what = format!("create chain {chain}");
+        self.message(NEW_CHAIN, NLM_F_CREATE | NLM_F_EXCL, vec![text(CHAIN_NAME, chain)], &what)
+    }
+
     pub(super) fn delete_chain(self, chain: &str) -> Message {
         self.message(DELETE_CHAIN, 0, vec![text(CHAIN_NAME, chain)], &format!("delete chain {chain}"))
     }
@@ -209,6 +233,13 @@ impl Place {
     pub(super) fn add_rule(self, chain: &str, expressions: Vec<Attribute>, comment: &str) -> Message {
         let attributes = vec![text(2, chain), nest(4, expressions), bytes(7, &commented(comment))];
         self.message(NEW_RULE, NLM_F_CREATE | NLM_F_APPEND, attributes, &format!("add a rule to chain {chain}"))
+    }
+
+    /// The same before all others of the chain.
+    pub(super) fn add_first_rule(self, chain: &str, expressions: Vec<Attribute>, comment: Option<&str>) -> Message {
+        let mut attributes = vec![text(2, chain), nest(4, expressions)];
+        attributes.extend(comment.map(|comment| bytes(7, &commented(comment))));
+        self.message(NEW_RULE, NLM_F_CREATE, attributes, &format!("add a rule to chain {chain}"))
     }
 
     pub(super) fn delete_rule(self, chain: &str, handle: u64) -> Message {
@@ -227,6 +258,11 @@ impl Place {
     /// A map whose values are counters.
     pub(super) fn add_counter_map(self, set: &str, key: KeyType) -> Message {
         self.set(set, key, vec![number(3, SET_OBJECT), number(15, OBJECT_COUNTER)])
+    }
+
+    /// A map whose values are data.
+    pub(super) fn add_data_map(self, set: &str, key: KeyType, data: KeyType) -> Message {
+        self.set(set, key, vec![number(3, SET_MAP), number(6, data.number), number(7, data.length)])
     }
 
     fn set(self, set: &str, key: KeyType, rest: Vec<Attribute>) -> Message {
@@ -253,11 +289,14 @@ impl Place {
         self.message(DELETE_OBJECT, 0, attributes, &format!("delete counter {name}"))
     }
 
-    /// `counter`: the value, in a map of counters. Without NLM_F_EXCL the kernel takes an element that is there as
-    /// good, and keeps its old comment.
-    pub(super) fn add_element(self, set: &str, key: &[u8], counter: Option<&str>, comment: &str) -> Message {
+    /// Without NLM_F_EXCL the kernel takes an element that is there as good, and keeps its old comment.
+    pub(super) fn add_element(self, set: &str, key: &[u8], value: Value<'_>, comment: &str) -> Message {
         let mut attributes = vec![key_of(key), bytes(6, &commented(comment))];
-        attributes.extend(counter.map(|name| text(9, name)));
+        match value {
+            Value::None => {}
+            Value::Counter(name) => attributes.push(text(9, name)),
+            Value::Data(data) => attributes.push(nest(2, vec![bytes(1, data)])),
+        }
         self.element(NEW_ELEMENT, NLM_F_CREATE | NLM_F_EXCL, set, attributes, "add an element")
     }
 
@@ -269,6 +308,17 @@ impl Place {
         let list = nest(3, vec![nest(1, element)]);
         self.message(kind, flags, vec![text(2, set), list], &format!("{what} of set {set}"))
     }
+}
+
+/// What an element of a map has as its value.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Value<'a> {
+    /// It is of a set.
+    None,
+    /// The name of the counter.
+    Counter(&'a str),
+    /// The bytes.
+    Data(&'a [u8]),
 }
 
 /// NFTA_SET_ELEM_KEY with NFTA_DATA_VALUE.

@@ -1,15 +1,20 @@
 //! Firewall rules in tables of ours, by raw nf_tables netlink: no program is executed.
 //!
-//! `inet sandwire` masquerades, `bridge sandwire` checks Ethernet sources; neither is there while nothing is in it.
+//! `inet sandwire` masquerades, `bridge sandwire` checks Ethernet sources, `inet sandwire-ports` forwards ports of the node,
+//! `inet sandwire-forward` and `bridge sandwire-forward` say what may be forwarded; none is there while nothing is in it.
 //! `entry.rs` says what a table looks like, `settle.rs` how it is changed.
 
 mod attribute;
+mod coexist;
+mod conntrack;
 mod entry;
 mod expression;
+mod forward;
 mod holders;
 mod masquerade;
 mod message;
 mod owner;
+mod ports;
 mod reference;
 mod retain;
 mod seen;
@@ -20,14 +25,18 @@ mod verify;
 mod wire;
 
 use crate::{KernelError, Outcome, Rule, RuleHolder, RuleOwner};
-use entry::{Table, Wanted};
+use entry::{Entry, Protocol, Table, Wanted};
 use owner::Owner;
 use settle::{Label, settle};
+use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use wire::Wire;
 
-/// The name of our tables.
+/// The name of the tables of what leaves containers.
 const TABLE: &str = "sandwire";
+
+/// All of ours.
+const TABLES: [&Table; 5] = [&masquerade::TABLE, &spoofcheck::TABLE, &ports::TABLE, &forward::TABLE, &forward::WITHIN];
 
 /// nf_tables of one network namespace.
 #[derive(Debug)]
@@ -54,7 +63,9 @@ impl Nftables {
     pub fn apply(&mut self, owner: &RuleOwner, label: &str, rules: &[Rule]) -> Outcome<()> {
         let tables = translate(rules)?;
         let label = label_of(owner, label);
+        let forwards = rules.iter().any(|rule| matches!(rule, Rule::Forward { .. }));
         settle(&mut self.wire, Owner::of(owner), Some(&label), &tables)
+            .and_then(|gone| self.after(&gone, forwards))
             .map_err(|error| error.context(format!("could not install the firewall rules of {}", name(owner))))
     }
 
@@ -84,7 +95,41 @@ impl Nftables {
         for (table, wanted) in translate(rules)? {
             verify::verify(&mut self.wire, table, Owner::of(owner), &label, &wanted, &mut missing)?;
         }
+        if rules.iter().any(|rule| matches!(rule, Rule::Forward { .. })) {
+            coexist::verify(&mut self.wire, &mut missing)?;
+        }
         Ok(missing)
+    }
+
+    /// What has to be done when entries came or went: other programs' chains let containers' traffic through as long as
+    /// there are some, and UDP that was sent to a port goes there no longer.
+    fn after(&mut self, gone: &[Entry], forwards: bool) -> Outcome<()> {
+        if forwards || gone.iter().any(|entry| matches!(entry, Entry::Forward { .. })) {
+            coexist::settle(&mut self.wire)?;
+        }
+        let udp: std::collections::BTreeSet<u16> = gone
+            .iter()
+            .filter_map(|entry| match entry {
+                Entry::Port { protocol: Protocol::Udp, port, .. } => Some(*port),
+                _ => None,
+            })
+            .collect();
+        for port in udp {
+            // The rules are what counts; a kernel that tracks nothing has nothing to forget.
+            let _ = conntrack::flush(&mut self.wire, Protocol::Udp, None, port);
+        }
+        Ok(())
+    }
+
+    /// Forgets tracked connections of an IPPROTO_* that were first sent to this port, of one address or of any; how many.
+    ///
+    /// # Errors
+    /// `Invalid` for a protocol without ports; the kernel's.
+    pub fn flush(&mut self, protocol: u8, destination: Option<IpAddr>, port: u16) -> Outcome<u32> {
+        let protocol = Protocol::of(protocol).ok_or_else(|| {
+            KernelError::Invalid(format!("protocol {protocol} has no ports to forget connections of"))
+        })?;
+        conntrack::flush(&mut self.wire, protocol, destination, port)
     }
 
     /// Removes all that the owner has, under every label, and what the reference plugins made for this attachment,
@@ -94,15 +139,23 @@ impl Nftables {
     /// # Errors
     /// The kernel's.
     pub fn clear(&mut self, owner: &RuleOwner) -> Outcome<()> {
-        settle(
-            &mut self.wire,
-            Owner::of(owner),
-            None,
-            &[(&masquerade::TABLE, Vec::new()), (&spoofcheck::TABLE, Vec::new())],
-        )
-        .and_then(|()| reference::clear(&mut self.wire, owner))
-        .or_else(nothing_without_nf_tables)
-        .map_err(|error| error.context(format!("could not remove the firewall rules of {}", name(owner))))
+        let tables = TABLES.map(|table| (table, Vec::new()));
+        settle(&mut self.wire, Owner::of(owner), None, &tables)
+            // A killed process may have left the rules in other programs' chains.
+            .and_then(|gone| self.after(&gone, owner.plugin == reference::FIREWALL))
+            .and_then(|()| reference::clear(&mut self.wire, owner))
+            .or_else(nothing_without_nf_tables)
+            .map_err(|error| error.context(format!("could not remove the firewall rules of {}", name(owner))))
+    }
+
+    /// Removes the rules that the reference's firewall plugin made for these addresses: it doesn't say whose they are.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn clear_reference(&mut self, owner: &RuleOwner, addresses: &[IpAddr]) -> Outcome<()> {
+        reference::clear_forwards(&mut self.wire, owner, addresses)
+            .or_else(nothing_without_nf_tables)
+            .map_err(|error| error.context(format!("could not remove the firewall rules of {}", name(owner))))
     }
 
     /// GC: the same for every attachment of `network` that is not in `valid`, pairs of container id and interface
@@ -112,9 +165,14 @@ impl Nftables {
     /// The kernel's.
     pub fn retain(&mut self, network: &str, valid: &[(String, String)]) -> Outcome<()> {
         let scope = retain::Scope::new(network, valid);
-        [&masquerade::TABLE, &spoofcheck::TABLE]
+        let mut gone = Vec::new();
+        TABLES
             .into_iter()
-            .try_for_each(|table| retain::retain(&mut self.wire, table, &scope))
+            .try_for_each(|table| {
+                gone.extend(retain::retain(&mut self.wire, table, &scope)?);
+                Ok(())
+            })
+            .and_then(|()| self.after(&gone, false))
             .and_then(|()| reference::retain(&mut self.wire, network, valid, &scope))
             .or_else(nothing_without_nf_tables)
             .map_err(|error| error.context(format!("could not collect stale firewall rules of network {network:?}")))
@@ -126,7 +184,7 @@ impl Nftables {
     /// The kernel's.
     pub fn holders(&mut self) -> Outcome<Vec<RuleHolder>> {
         let mut found = holders::Found::new();
-        [&masquerade::TABLE, &spoofcheck::TABLE]
+        TABLES
             .into_iter()
             .try_for_each(|table| holders::list(&mut self.wire, table, &mut found))
             .or_else(nothing_without_nf_tables)
@@ -139,9 +197,14 @@ impl Nftables {
     /// # Errors
     /// The kernel's.
     pub fn clear_holders(&mut self, holders: &[RuleHolder]) -> Outcome<()> {
-        [&masquerade::TABLE, &spoofcheck::TABLE]
+        let mut gone = Vec::new();
+        TABLES
             .into_iter()
-            .try_for_each(|table| holders::clear(&mut self.wire, table, holders))
+            .try_for_each(|table| {
+                gone.extend(holders::clear(&mut self.wire, table, holders)?);
+                Ok(())
+            })
+            .and_then(|()| self.after(&gone, false))
             .or_else(nothing_without_nf_tables)
             .map_err(|error| error.context("could not remove firewall rules that nobody has"))
     }
@@ -175,24 +238,38 @@ fn label_of(owner: &RuleOwner, label: &str) -> Label {
 }
 
 /// What the rules come to, by table.
-fn translate(rules: &[Rule]) -> Outcome<[(&'static Table, Vec<Wanted>); 2]> {
-    let mut masquerading: Vec<Wanted> = Vec::new();
-    let mut guarding: Vec<Wanted> = Vec::new();
+fn translate(rules: &[Rule]) -> Outcome<[(&'static Table, Vec<Wanted>); 5]> {
+    let [mut masquerading, mut guarding, mut ports, mut forwarding, mut within] = <[Vec<Wanted>; 5]>::default();
     for rule in rules {
-        let (wanted, table) = match rule {
-            Rule::Masquerade { source, except } => (masquerade::wanted(*source, except)?, &mut masquerading),
-            Rule::SpoofCheck { port, mac } => (spoofcheck::wanted(port, *mac)?, &mut guarding),
-            Rule::ForwardPort(_) => return Err(KernelError::unsupported("forward ports")),
-            Rule::Forward { .. } => return Err(KernelError::unsupported("filter forwarded traffic")),
-        };
-        match table.iter().find(|other| other.entry.has_place_of(&wanted.entry)) {
-            Some(other) if other.entry == wanted.entry => {}
-            Some(other) => {
-                let (one, two) = (&other.meaning, &wanted.meaning);
-                return Err(KernelError::Invalid(format!("{one} contradicts {two}")));
+        match rule {
+            Rule::Masquerade { source, except } => add(&mut masquerading, masquerade::wanted(*source, except)?)?,
+            Rule::SpoofCheck { port, mac } => add(&mut guarding, spoofcheck::wanted(port, *mac)?)?,
+            Rule::ForwardPort(forward) => {
+                let (port, returns) = ports::wanted(forward)?;
+                add(&mut ports, port)?;
+                returns.into_iter().try_for_each(|wanted| add(&mut masquerading, wanted))?;
             }
-            None => table.push(wanted),
+            Rule::Forward { address, ingress, bridge } => {
+                let (forward, isolation) = forward::wanted(*address, *ingress, bridge.as_deref())?;
+                add(&mut forwarding, forward)?;
+                isolation.into_iter().try_for_each(|wanted| add(&mut within, wanted))?;
+            }
         }
     }
-    Ok([(&masquerade::TABLE, masquerading), (&spoofcheck::TABLE, guarding)])
+    let [a, b, c, d, e] = TABLES;
+    Ok([(a, masquerading), (b, guarding), (c, ports), (d, forwarding), (e, within)])
+}
+
+fn add(table: &mut Vec<Wanted>, wanted: Wanted) -> Outcome<()> {
+    match table.iter().find(|other| other.entry.has_place_of(&wanted.entry)) {
+        Some(other) if other.entry == wanted.entry => Ok(()),
+        Some(other) => {
+            let (one, two) = (&other.meaning, &wanted.meaning);
+            Err(KernelError::Invalid(format!("{one} contradicts {two}")))
+        }
+        None => {
+            table.push(wanted);
+            Ok(())
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! What the reference plugins made for an attachment, so that a node can change to Sandwire with containers running.
 //!
 //! Looked at: containernetworking/plugins, pkg/ip/ipmasq_nftables_linux.go, pkg/ip/ipmasq_iptables_linux.go,
-//! pkg/link/spoofcheck.go, pkg/utils/utils.go. Only rules and chains of one attachment go; tables and base chains are the
+//! pkg/link/spoofcheck.go, pkg/utils/utils.go, plugins/meta/portmap, plugins/meta/firewall/iptables.go. Only rules and chains of one attachment go; tables and base chains are the
 //! system's or others'. iptables-legacy can't be seen by netlink.
 
 use super::message::{FAMILY_BRIDGE, FAMILY_INET, FAMILY_IPV4, FAMILY_IPV6, Message, Place};
@@ -12,6 +12,7 @@ use super::settle::{TRIES, pause};
 use super::wire::Wire;
 use crate::{Outcome, RuleOwner};
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 /// ipMasq with backend nftables: one rule for each address.
 const MASQUERADE: Place = Place { family: FAMILY_INET, table: "cni_plugins_masquerade" };
@@ -19,6 +20,21 @@ const MASQUERADE_CHAIN: &str = "masq_checks";
 /// ipMasq with backend iptables, through iptables-nft: a chain for each attachment, and jumps to it.
 const IPTABLES: [Place; 2] = [Place { family: FAMILY_IPV4, table: "nat" }, Place { family: FAMILY_IPV6, table: "nat" }];
 const IPTABLES_CHAIN: &str = "POSTROUTING";
+/// portmap with backend iptables: a chain for each container, and jumps to it for up to 15 ports each; an older release's
+/// chains beside them.
+const PORT_CHAINS: [(&str, &str); 2] = [("CNI-HOSTPORT-DNAT", "CNI-DN-"), ("CNI-HOSTPORT-SNAT", "CNI-SN-")];
+/// portmap with backend nftables: rules whose comment is the container's id.
+const PORTS: [Place; 2] =
+    [Place { family: FAMILY_IPV4, table: "cni_hostport" }, Place { family: FAMILY_IPV6, table: "cni_hostport" }];
+const PORTS_CHAINS: [&str; 3] = ["hostports", "hostip_hostports", "masquerading"];
+/// firewall: two rules for each address.
+const FORWARD: [Place; 2] =
+    [Place { family: FAMILY_IPV4, table: "filter" }, Place { family: FAMILY_IPV6, table: "filter" }];
+const FORWARD_CHAIN: &str = "CNI-FORWARD";
+
+/// The reference's types: what one has made the other doesn't look for.
+const PORTMAP: &str = "portmap";
+pub(super) const FIREWALL: &str = "firewall";
 /// macspoofchk: two chains for each attachment, and a jump. The second table is that of releases after 1.9.
 const SPOOFCHECK: [(Place, &str); 2] = [
     (Place { family: FAMILY_BRIDGE, table: "nat" }, "PREROUTING"),
@@ -27,7 +43,60 @@ const SPOOFCHECK: [(Place, &str); 2] = [
 
 /// Removes what the reference made for one attachment.
 pub(super) fn clear(wire: &mut Wire, owner: &RuleOwner) -> Outcome<()> {
-    until_committed(wire, |wire| changes_for(wire, owner))
+    match owner.plugin.as_str() {
+        PORTMAP => until_committed(wire, |wire| ports_of(wire, owner)),
+        FIREWALL => Ok(()),
+        _ => until_committed(wire, |wire| changes_for(wire, owner)),
+    }
+}
+
+/// Removes the rules that the firewall plugin made for these addresses. It doesn't say whose they are.
+pub(super) fn clear_forwards(wire: &mut Wire, owner: &RuleOwner, addresses: &[IpAddr]) -> Outcome<()> {
+    if owner.plugin != FIREWALL || addresses.is_empty() {
+        return Ok(());
+    }
+    until_committed(wire, |wire| {
+        let there = wire.ask(&FORWARD.map(|place| place.get_chain(FORWARD_CHAIN)))?;
+        let mut changes = Vec::new();
+        for (place, _) in FORWARD.into_iter().zip(there).filter(|(_, chain)| chain.is_some()) {
+            delete_rules(wire, place, FORWARD_CHAIN, &mut changes, |rule| {
+                rule.is_accept() && rule.compared_address().is_some_and(|address| addresses.contains(&address))
+            })?;
+        }
+        Ok(changes)
+    })
+}
+
+fn ports_of(wire: &mut Wire, owner: &RuleOwner) -> Outcome<Vec<Message>> {
+    let RuleOwner { network, container_id, .. } = owner;
+    let mut questions = Vec::new();
+    for place in IPTABLES {
+        questions
+            .extend(PORT_CHAINS.iter().map(|(_, kind)| place.get_chain(&ports_chain(kind, network, container_id))));
+    }
+    for place in PORTS {
+        questions.extend(PORTS_CHAINS.iter().map(|chain| place.get_chain(chain)));
+    }
+    let mut there = wire.ask(&questions)?.into_iter().map(|answer| answer.is_some());
+    let mut is_there = || there.next().unwrap_or(false);
+    let mut changes = Vec::new();
+    for place in IPTABLES {
+        for (base, kind) in PORT_CHAINS {
+            if is_there() {
+                let chain = ports_chain(kind, network, container_id);
+                delete_rules(wire, place, base, &mut changes, |rule| rule.target().as_ref() == Some(&chain))?;
+                changes.extend([place.flush_chain(&chain), place.delete_chain(&chain)]);
+            }
+        }
+    }
+    for place in PORTS {
+        for chain in PORTS_CHAINS {
+            if is_there() {
+                delete_rules(wire, place, chain, &mut changes, |rule| rule.comment == *container_id)?;
+            }
+        }
+    }
+    Ok(changes)
 }
 
 /// Removes what the reference made for the attachments of `network` that are not in `valid`.
@@ -41,13 +110,15 @@ pub(super) fn retain(wire: &mut Wire, network: &str, valid: &[(String, String)],
         }
         for place in IPTABLES {
             let mut chains = BTreeSet::new();
-            if let [Some(_)] = wire.ask(&[place.get_chain(IPTABLES_CHAIN)])?.as_slice() {
-                delete_rules(wire, place, IPTABLES_CHAIN, &mut changes, |rule| {
-                    let stale = stale_iptables_chain(rule, network, valid);
-                    let is_stale = stale.is_some();
-                    chains.extend(stale);
-                    is_stale
-                })?;
+            for base in [IPTABLES_CHAIN, PORT_CHAINS[0].0] {
+                if let [Some(_)] = wire.ask(&[place.get_chain(base)])?.as_slice() {
+                    delete_rules(wire, place, base, &mut changes, |rule| {
+                        let stale = stale_iptables_chain(rule, network, valid);
+                        let is_stale = stale.is_some();
+                        chains.extend(stale);
+                        is_stale
+                    })?;
+                }
             }
             for chain in &chains {
                 changes.extend([place.flush_chain(chain), place.delete_chain(chain)]);
@@ -126,14 +197,24 @@ fn iptables_chain(network: &str, container_id: &str) -> String {
     format!("CNI-{}", hex(&hash::<12>(&format!("{network}{container_id}"))))
 }
 
+/// The same of 28 characters with what a port's chain has before the digits.
+fn ports_chain(kind: &str, network: &str, container_id: &str) -> String {
+    let mut chain = format!("{kind}{}", hex(&hash::<12>(&format!("{network}{container_id}"))));
+    chain.truncate(28);
+    chain
+}
+
 /// The chain that this rule jumps to, if it is of an attachment of `network` that is not valid. Its comment is
 /// `name: "NETWORK" id: "CONTAINER"` (utils.FormatComment); the chain's name proves that both were read right.
 fn stale_iptables_chain(rule: &SeenRule<'_>, network: &str, valid: &[(String, String)]) -> Option<String> {
     let comment = rule.any_comment();
-    let container_id = comment.strip_prefix(&format!("name: \"{network}\" id: \""))?.strip_suffix('"')?;
+    let of = comment.strip_prefix("dnat ").unwrap_or(&comment);
+    let container_id = of.strip_prefix(&format!("name: \"{network}\" id: \""))?.strip_suffix('"')?;
     let chain = rule.target()?;
     let is_valid = valid.iter().any(|(id, _)| id == container_id);
-    (!is_valid && chain == iptables_chain(network, container_id)).then_some(chain)
+    let [(_, dnat), _] = PORT_CHAINS;
+    let is_right = chain == iptables_chain(network, container_id) || chain == ports_chain(dnat, network, container_id);
+    (!is_valid && is_right).then_some(chain)
 }
 
 /// Network and attachment in the comment of a rule of the nftables backend.
@@ -150,6 +231,7 @@ mod tests {
     fn names_are_the_references() {
         // printf %s net1c1 | sha512sum
         assert_eq!(iptables_chain("net1", "c1"), "CNI-c2d892b58e87e28a12fe6479");
+        assert_eq!(ports_chain("CNI-DN-", "net1", "c1"), "CNI-DN-c2d892b58e87e28a12fe6");
         assert!(hashes_of("0011223344556677-8899aabbccddeeff, net: n, if: eth0, id: c").is_some());
         assert!(hashes_of("0011223344556677, net: n").is_none());
     }

@@ -1,6 +1,6 @@
 //! GC: everything of a network whose attachment the runtime no longer lists.
 
-use super::entry::{OWNERS, Record, Table};
+use super::entry::{Entry, GROUP_USE, OWNERS, Record, Table, target_of};
 use super::message::Message;
 use super::owner::{Owner, attachment_hash, network_hash};
 use super::seen::{self, Element};
@@ -32,13 +32,13 @@ impl Scope {
     }
 }
 
-/// Removes what is stale from one of our tables.
-pub(super) fn retain(wire: &mut Wire, table: &Table, scope: &Scope) -> Outcome<()> {
+/// Removes what is stale from one of our tables; what it was.
+pub(super) fn retain(wire: &mut Wire, table: &Table, scope: &Scope) -> Outcome<Vec<Entry>> {
     remove(wire, table, &|owner: &Owner| scope.is_stale(owner.network, owner.attachment))
 }
 
-/// Removes what `stale` owners have in one of our tables.
-pub(super) fn remove(wire: &mut Wire, table: &Table, stale: &dyn Fn(&Owner) -> bool) -> Outcome<()> {
+/// Removes what `stale` owners have in one of our tables; what it was.
+pub(super) fn remove(wire: &mut Wire, table: &Table, stale: &dyn Fn(&Owner) -> bool) -> Outcome<Vec<Entry>> {
     let place = table.place;
     let records = wire.list(&place.list_elements(OWNERS))?;
     let records: Vec<(Owner, Element)> = records
@@ -47,6 +47,7 @@ pub(super) fn remove(wire: &mut Wire, table: &Table, stale: &dyn Fn(&Owner) -> b
         .filter_map(|element| Some((Owner::of_slot(&element.key)?, element)))
         .filter(|(owner, _)| stale(owner))
         .collect();
+    let gone = records.iter().filter_map(|(_, record)| Record::parse(record.comment.clone()).entry).collect();
     for some in records.chunks(AT_ONCE) {
         let changes: Vec<Message> = some.iter().flat_map(|(_, record)| removal(table, record)).collect();
         if wire.commit(&changes, None).is_ok() {
@@ -59,8 +60,10 @@ pub(super) fn remove(wire: &mut Wire, table: &Table, stale: &dyn Fn(&Owner) -> b
     }
     // Elements without a record: somebody has flushed the set of records by hand.
     let groups: BTreeSet<String> = rules_of(wire, table)?.into_iter().map(|(_, group)| group).collect();
-    let sets = groups.iter().map(String::as_str).chain(table.sets.iter().map(|(name, _)| *name));
+    let targets = groups.iter().filter(|_| table.group_use > GROUP_USE).map(|group| target_of(group));
+    let sets = groups.iter().cloned().chain(targets).chain(table.sets.iter().map(|(name, _)| (*name).to_owned()));
     for set in sets {
+        let set = set.as_str();
         let elements = wire.list(&place.list_elements(set))?;
         let orphans: Vec<Message> = elements
             .iter()
@@ -76,7 +79,10 @@ pub(super) fn remove(wire: &mut Wire, table: &Table, stale: &dyn Fn(&Owner) -> b
             }
         }
     }
-    if groups.is_empty() { Ok(()) } else { sweep(wire, table, &groups) }
+    if !groups.is_empty() {
+        sweep(wire, table, &groups)?;
+    }
+    Ok(gone)
 }
 
 /// Deletes a record and what it is of.
@@ -85,7 +91,7 @@ fn removal(table: &Table, record: &Element) -> Vec<Message> {
     let mut changes = vec![place.delete_element(OWNERS, &record.key)];
     if let Some(entry) = Record::parse(record.comment.clone()).entry {
         changes.push(place.delete_element(entry.group(), &entry.key()));
-        changes.extend(entry.companion().map(|(set, key)| place.delete_element(set, &key)));
+        changes.extend(entry.companions().iter().map(|other| place.delete_element(&other.set, &other.key)));
     }
     changes
 }

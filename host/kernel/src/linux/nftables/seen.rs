@@ -1,7 +1,8 @@
 //! Reading what nf_tables answers.
 
 use super::wire::Object;
-use crate::linux::attributes::Attributes;
+use crate::linux::attributes::{Attributes, ip_of};
+use std::net::IpAddr;
 
 /// A big-endian number.
 pub(super) fn number(attributes: Attributes<'_>, kind: u16) -> Option<u32> {
@@ -27,6 +28,8 @@ pub(super) fn counter_use(object: Option<&Object>) -> Option<u32> {
 #[derive(Debug)]
 pub(super) struct Element {
     pub(super) key: Vec<u8>,
+    /// In a map of data.
+    pub(super) data: Option<Vec<u8>>,
     /// "" when it has none.
     pub(super) comment: String,
 }
@@ -38,7 +41,8 @@ pub(super) fn elements(object: &Object) -> Vec<Element> {
     elements
         .filter_map(|element| {
             let key = element.nested(1)?.get(1)?.to_vec();
-            Some(Element { key, comment: element.get(6).and_then(comment).unwrap_or_default() })
+            let data = element.nested(2).and_then(|data| Some(data.get(1)?.to_vec()));
+            Some(Element { key, data, comment: element.get(6).and_then(comment).unwrap_or_default() })
         })
         .collect()
 }
@@ -61,6 +65,25 @@ impl SeenRule<'_> {
     /// The chain that it jumps or goes to: NFTA_IMMEDIATE_DATA, NFTA_DATA_VERDICT, NFTA_VERDICT_CHAIN.
     pub(super) fn target(&self) -> Option<String> {
         self.data_of("immediate").find_map(|data| data.nested(2)?.nested(2)?.text(2))
+    }
+
+    /// Whether it accepts: NFTA_VERDICT_CODE NF_ACCEPT.
+    pub(super) fn is_accept(&self) -> bool {
+        let mut codes = self.data_of("immediate").filter_map(|data| number(data.nested(2)?.nested(2)?, 1));
+        codes.any(|code| code == 1)
+    }
+
+    /// The source or destination that is compared first with one whole address.
+    pub(super) fn compared_address(&self) -> Option<IpAddr> {
+        let payload = self.data_of("payload").next()?;
+        // NFTA_PAYLOAD_BASE: the network header; NFTA_PAYLOAD_OFFSET and _LEN
+        let place = (number(payload, 2)?, number(payload, 3)?, number(payload, 4)?);
+        if !matches!(place, (1, 12 | 16, 4) | (1, 8 | 24, 16)) {
+            return None;
+        }
+        let compared = self.data_of("cmp").next()?;
+        // NFTA_CMP_OP: equal; NFTA_CMP_DATA
+        if number(compared, 2)? != 0 { None } else { ip_of(compared.nested(3)?.get(1)?) }
     }
 
     /// The text of iptables' match "comment" (struct xt_comment_info), or nft's.

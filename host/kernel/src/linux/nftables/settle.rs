@@ -7,9 +7,9 @@
 //! (that a map is empty) is bound to the generation that was looked at.
 
 use super::attribute::Attribute;
-use super::entry::{Entry, GROUP_USE, OWNERS, OWNERS_KEY, Record, Table, Wanted};
+use super::entry::{Entry, OWNERS, OWNERS_KEY, Record, Table, Wanted, target_of};
 use super::expression::is_rule;
-use super::message::Message;
+use super::message::{Message, Value};
 use super::owner::Owner;
 use super::seen;
 use super::sweep::{drop_groups, sweep};
@@ -32,13 +32,14 @@ pub(super) struct Label {
     pub(super) comment: String,
 }
 
-/// Makes what `owner` has under `label` (`None`: under all) exactly what is wanted in each table.
+/// Makes what `owner` has under `label` (`None`: under all) exactly what is wanted in each table; what went.
 pub(super) fn settle(
     wire: &mut Wire,
     owner: Owner,
     label: Option<&Label>,
     tables: &[(&Table, Vec<Wanted>)],
-) -> Outcome<()> {
+) -> Outcome<Vec<Entry>> {
+    let concerned = concerned(wire, owner, tables)?;
     let mut tries = 1;
     loop {
         let mut changes = Vec::new();
@@ -46,7 +47,8 @@ pub(super) fn settle(
         let mut bound = false;
         let mut again = false;
         let mut touched = Vec::new();
-        for (table, wanted) in tables {
+        let mut gone = Vec::new();
+        for (table, wanted) in &concerned {
             let plan = Plan::make(wire, table, owner, label, wanted, tries <= BOUND_TRIES)?;
             // The first table's is the oldest: what was looked at later can only be newer.
             generation = generation.or(plan.generation);
@@ -54,6 +56,7 @@ pub(super) fn settle(
             again |= plan.again;
             changes.extend(plan.changes);
             touched.push((table, plan.touched));
+            gone.extend(plan.gone);
         }
         match wire.commit(&changes, generation.filter(|_| bound)) {
             Ok(()) if again => {}
@@ -61,7 +64,7 @@ pub(super) fn settle(
                 for (table, groups) in touched.into_iter().filter(|(_, groups)| !groups.is_empty()) {
                     sweep(wire, table, &groups)?;
                 }
-                return Ok(());
+                return Ok(gone);
             }
             Err(failure) if failure.is_passing() && tries < TRIES => {}
             Err(failure) => return Err(failure.into_error()),
@@ -91,6 +94,26 @@ pub(super) fn rehearse(wire: &mut Wire, owner: Owner, label: &Label, tables: &[(
     Ok(())
 }
 
+/// The tables where something is wanted or the owner has something: one question tells of all. No other call for this
+/// attachment runs beside this one.
+fn concerned<'a>(
+    wire: &mut Wire,
+    owner: Owner,
+    tables: &'a [(&'a Table, Vec<Wanted>)],
+) -> Outcome<Vec<(&'a Table, &'a [Wanted])>> {
+    let idle = tables.iter().filter(|(_, wanted)| wanted.is_empty());
+    let questions: Vec<Message> = idle.map(|(table, _)| table.place.get_element(OWNERS, &owner.slot(0))).collect();
+    let answers = if questions.is_empty() { Vec::new() } else { wire.ask(&questions)? };
+    let mut has_something = answers.iter().map(Option::is_some);
+    let mut concerned = Vec::with_capacity(tables.len());
+    for (table, wanted) in tables {
+        if !wanted.is_empty() || has_something.next().unwrap_or(false) {
+            concerned.push((*table, wanted.as_slice()));
+        }
+    }
+    Ok(concerned)
+}
+
 /// Lets others get through before try number `tries` + 1: of eight who fight for one place, one that tries again at once
 /// each time loses twenty times in a row once in fifteen. The first tries wait for nothing, two who met by chance
 /// won't meet again; later ones a random time of up to 32 ms.
@@ -104,8 +127,10 @@ pub(super) fn pause(tries: usize) {
 struct Look {
     generation: Option<u32>,
     table_use: Option<u32>,
-    /// Rules of the base chain; `None` without the chain.
+    /// Rules of the chain of the groups; `None` without the chain.
     rules: Option<u32>,
+    /// The same of the gates.
+    gates: Vec<Option<u32>>,
     /// Elements of the groups that are there.
     groups: BTreeMap<String, u32>,
     /// The comment of the element in each wanted entry's place.
@@ -119,6 +144,7 @@ impl Look {
         let place = table.place;
         let groups: BTreeSet<&str> = wanted.iter().map(|w| w.entry.group()).collect();
         let mut questions = vec![Message::generation(), place.get_table(), place.get_chain(table.chain)];
+        questions.extend(table.gates.iter().map(|gate| place.get_chain(gate.chain)));
         questions.extend(groups.iter().map(|name| place.get_counter(name)));
         questions.extend(wanted.iter().map(|w| place.get_element(w.entry.group(), &w.entry.key())));
         questions.extend((0..2).map(|slot| place.get_element(OWNERS, &owner.slot(slot))));
@@ -127,7 +153,8 @@ impl Look {
         let mut next = || answers.next().flatten();
         let generation = generation_of(next().as_ref());
         let table_use = seen::table_use(next().as_ref());
-        let rules = seen::chain_use(next().as_ref());
+        let rules = seen::chain_use(next().as_ref()).map(|uses| uses.saturating_sub(table.jumps()));
+        let gates = table.gates.iter().map(|_| seen::chain_use(next().as_ref())).collect();
         let groups = groups
             .into_iter()
             .filter_map(|name| Some((name.to_owned(), seen::counter_use(next().as_ref())?)))
@@ -138,7 +165,7 @@ impl Look {
         if own.len() == 2 {
             more_records(wire, table, owner, &mut own)?;
         }
-        Ok(Self { generation, table_use, rules, groups, holders, own })
+        Ok(Self { generation, table_use, rules, gates, groups, holders, own })
     }
 }
 
@@ -174,6 +201,8 @@ struct Plan {
     again: bool,
     /// Groups that lost elements and were left in place.
     touched: BTreeSet<String>,
+    /// What is no longer there afterwards.
+    gone: Vec<Entry>,
 }
 
 /// What becomes of the records.
@@ -201,11 +230,12 @@ impl Plan {
             bound: false,
             again: false,
             touched: BTreeSet::new(),
+            gone: Vec::new(),
         };
         if look.table_use.is_none() && wanted.is_empty() {
             return Ok(plan);
         }
-        if look.table_use.is_some() && look.rules.is_none() {
+        if look.table_use.is_some() && (look.rules.is_none() || look.gates.contains(&None)) {
             // Somebody has taken the chain out of our table: nothing in it works, and parts of it are in the way.
             plan.changes.push(table.place.delete_table());
             (plan.bound, plan.again) = (true, true);
@@ -218,27 +248,54 @@ impl Plan {
         if !decision.added.is_empty() && look.table_use.is_none() {
             plan.make_table(table);
         }
+        if !decision.added.is_empty() {
+            plan.mend_gates(table, &look);
+        }
         plan.make_groups(wire, table, &decision.added, &groups, &look)?;
         plan.changes.extend(removals);
         for wanted in &decision.added {
             let entry = &wanted.entry;
             let comment = label.map_or("", |l| l.comment.as_str());
-            plan.changes.push(table.place.add_element(entry.group(), &entry.key(), Some(entry.group()), comment));
-            let companion = entry.companion();
-            plan.changes.extend(companion.map(|(set, key)| table.place.add_element(set, &key, None, comment)));
+            let counter = Value::Counter(entry.group());
+            plan.changes.push(table.place.add_element(entry.group(), &entry.key(), counter, comment));
+            for companion in entry.companions() {
+                let value = companion.data.as_deref().map_or(Value::None, Value::Data);
+                plan.changes.push(table.place.add_element(&companion.set, &companion.key, value, comment));
+            }
         }
         for (owner, before, after) in &decision.records {
             plan.rewrite(table, *owner, before, after);
         }
         plan.bury(wire, table, &decision, &groups, look.table_use, at_once)?;
+        plan.gone = decision.gone;
         Ok(plan)
     }
 
     fn make_table(&mut self, table: &Table) {
         let place = table.place;
-        self.changes.extend([place.add_table(), place.add_chain(table.chain, table.hook)]);
+        self.changes.push(place.add_table());
+        self.changes.push(match table.hook {
+            Some(hook) => place.add_chain(table.chain, hook),
+            None => place.add_inner_chain(table.chain),
+        });
         self.changes.push(place.add_set(OWNERS, OWNERS_KEY));
         self.changes.extend(table.sets.iter().map(|(name, key)| place.add_set(name, *key)));
+        for gate in table.gates {
+            self.changes.push(place.add_chain(gate.chain, gate.hook));
+            self.changes.extend((gate.rules)().into_iter().map(|rule| place.add_rule(gate.chain, rule, gate.chain)));
+        }
+    }
+
+    /// Gates whose rules somebody has flushed.
+    fn mend_gates(&mut self, table: &Table, look: &Look) {
+        for (gate, seen) in table.gates.iter().zip(&look.gates) {
+            let rules = (gate.rules)();
+            if seen.is_some_and(|seen| seen != rules.len() as u32) {
+                self.bound = true;
+                self.changes.push(table.place.flush_chain(gate.chain));
+                self.changes.extend(rules.into_iter().map(|rule| table.place.add_rule(gate.chain, rule, gate.chain)));
+            }
+        }
     }
 
     /// The groups that are missing, and rules of groups that somebody has flushed (`nft flush table`).
@@ -252,7 +309,7 @@ impl Plan {
     ) -> Outcome<()> {
         let place = table.place;
         let needed: BTreeMap<&str, &Wanted> = added.iter().map(|w| (w.entry.group(), *w)).collect();
-        let complete = look.table_use.unwrap_or(0).saturating_sub(table.fixed_use()) / GROUP_USE;
+        let complete = look.table_use.unwrap_or(0).saturating_sub(table.fixed_use()) / table.group_use;
         let flushed = look.rules.is_some_and(|rules| rules < complete);
         let present = if flushed && !needed.is_empty() { rules_of(wire, table)? } else { Vec::new() };
         for (name, wanted) in needed {
@@ -260,10 +317,16 @@ impl Plan {
             let group = &wanted.group;
             if !there {
                 self.changes.extend([place.add_counter(name), place.add_counter_map(name, group.key)]);
+                let target = group.target.map(|target| place.add_data_map(&target_of(name), group.key, target));
+                self.changes.extend(target);
             }
             let lost = there && flushed && !present.iter().any(|(_, comment)| comment == name);
             if !there || lost {
-                self.changes.push(place.add_rule(table.chain, group.rule.clone(), name));
+                let rule = group.rule.clone();
+                self.changes.push(match group.first {
+                    true => place.add_first_rule(table.chain, rule, Some(name)),
+                    false => place.add_rule(table.chain, rule, name),
+                });
             }
             self.bound |= lost;
         }
@@ -278,7 +341,7 @@ impl Plan {
             }
             let key = owner.slot(slot as u32);
             self.changes.extend(old.map(|_| table.place.delete_element(OWNERS, &key)));
-            self.changes.extend(new.map(|record| table.place.add_element(OWNERS, &key, None, record.text())));
+            self.changes.extend(new.map(|record| table.place.add_element(OWNERS, &key, Value::None, record.text())));
         }
     }
 
@@ -303,7 +366,7 @@ impl Plan {
             return Ok(());
         }
         self.bound = true;
-        if decision.added.is_empty() && table_use == Some(table.fixed_use() + GROUP_USE * dying.len() as u32) {
+        if decision.added.is_empty() && table_use == Some(table.use_with(dying.len())) {
             self.changes = vec![table.place.delete_table()];
         } else {
             self.changes.extend(drop_groups(table, &rules_of(wire, table)?, &dying));
@@ -411,11 +474,11 @@ fn remove_elements(
     }
     let place = table.place;
     let unknown: BTreeSet<&str> = gone.iter().map(Entry::group).filter(|name| !groups.contains_key(*name)).collect();
-    let elements: Vec<(&str, Vec<u8>, bool)> = gone
+    let elements: Vec<(String, Vec<u8>, bool)> = gone
         .iter()
         .flat_map(|entry| {
-            let companion = entry.companion().map(|(set, key)| (set, key, false));
-            std::iter::once((entry.group(), entry.key(), true)).chain(companion)
+            let companions = entry.companions().into_iter().map(|companion| (companion.set, companion.key, false));
+            std::iter::once((entry.group().to_owned(), entry.key(), true)).chain(companions)
         })
         .collect();
     let mut questions: Vec<Message> = unknown.iter().map(|name| place.get_counter(name)).collect();
@@ -430,8 +493,8 @@ fn remove_elements(
         if answer.is_none() {
             continue;
         }
-        changes.push(place.delete_element(set, &key));
-        if let Some(elements) = groups.get_mut(set).filter(|_| counts) {
+        changes.push(place.delete_element(&set, &key));
+        if let Some(elements) = groups.get_mut(&set).filter(|_| counts) {
             *elements = elements.saturating_sub(1);
         }
     }

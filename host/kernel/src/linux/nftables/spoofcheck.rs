@@ -2,7 +2,7 @@
 //!
 //! Same meaning as the reference's macspoofchk (pkg/link/spoofcheck.go), which adds two chains for each port.
 
-use super::entry::{ALLOWED, Entry, GUARDED, Group, Table, Wanted};
+use super::entry::{ALLOWED, Entry, GROUP_USE, GUARDED, Group, Table, Wanted};
 use super::expression::{ETHER_SOURCE, Register, count_by, drop_packet, input_name, load, not_in};
 use super::message::{FAMILY_BRIDGE, Hook, KeyType, Place};
 use crate::{KernelError, Mac, Outcome};
@@ -11,8 +11,10 @@ pub(super) const TABLE: Table = Table {
     place: Place { family: FAMILY_BRIDGE, table: super::TABLE },
     chain: "prerouting",
     // NF_BR_PRE_ROUTING; before everything else, and before the reference's own (NF_BR_PRI_NAT_DST_BRIDGED).
-    hook: Hook { kind: "filter", number: 0, priority: -300 },
+    hook: Some(Hook { kind: "filter", number: 0, priority: -300 }),
     sets: &[(ALLOWED, KeyType::IFNAME.then(KeyType::ETHER))],
+    gates: &[],
+    group_use: GROUP_USE,
 };
 
 /// The entry for a port.
@@ -28,7 +30,7 @@ pub(super) fn wanted(port: &str, mac: Mac) -> Outcome<Wanted> {
         count_by(GUARDED),
         drop_packet(),
     ];
-    let group = Group { name: GUARDED.to_owned(), key: KeyType::IFNAME, rule };
+    let group = Group { name: GUARDED.to_owned(), key: KeyType::IFNAME, target: None, rule, first: false };
     let meaning = format!("dropping of frames from port {port} whose source is not {mac}");
     Ok(Wanted { entry: Entry::Guard { port: port.to_owned(), mac }, group, meaning })
 }

@@ -1,6 +1,6 @@
 //! What is left when the last element goes: nothing.
 
-use super::entry::{GROUP_USE, Table};
+use super::entry::{GROUP_USE, Table, target_of};
 use super::message::Message;
 use super::seen;
 use super::settle::rules_of;
@@ -30,7 +30,7 @@ pub(super) fn sweep(wire: &mut Wire, table: &Table, groups: &BTreeSet<String>) -
             .filter(|(_, elements)| *elements == Some(0))
             .map(|(name, _)| name.as_str())
             .collect();
-        let changes = if table_use == table.fixed_use() + GROUP_USE * empty.len() as u32 {
+        let changes = if table_use == table.use_with(empty.len()) {
             vec![place.delete_table()]
         } else if empty.is_empty() {
             return Ok(());
@@ -57,6 +57,9 @@ pub(super) fn drop_groups(table: &Table, rules: &[(u64, String)], names: &BTreeS
         .map(|(handle, _)| place.delete_rule(table.chain, *handle))
         .collect();
     for name in names {
+        if table.group_use > GROUP_USE {
+            changes.push(place.delete_set(&target_of(name)));
+        }
         changes.extend([place.delete_set(name), place.delete_counter(name)]);
     }
     changes

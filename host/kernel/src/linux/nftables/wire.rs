@@ -22,6 +22,11 @@ const QUESTIONS: usize = 64;
 pub(super) struct Object(Vec<u8>);
 
 impl Object {
+    /// struct nfgenmsg, nfgen_family.
+    pub(super) fn family(&self) -> u8 {
+        self.0.first().copied().unwrap_or_default()
+    }
+
     pub(super) fn attributes(&self) -> Attributes<'_> {
         Attributes::after(&self.0, HEADER)
     }
@@ -188,6 +193,25 @@ impl Wire {
             Some(refusal) => Err(refused(refusal, Some(question))),
             None => Ok((objects, interrupted)),
         }
+    }
+
+    /// One message outside of transactions.
+    pub(super) fn order(&mut self, message: &Message) -> Outcome<()> {
+        self.sequence = self.sequence.wrapping_add(1);
+        let sequence = self.sequence;
+        let mut bytes = Vec::new();
+        message.write(&mut bytes, NLM_F_ACK, sequence);
+        self.socket.send(&bytes).map_err(|e| refused(e, Some(message)))?;
+        let mut answer = None;
+        while answer.is_none() {
+            let received = self.socket.receive(|header, payload| {
+                if header.sequence_number == sequence && header.message_type == NLMSG_ERROR {
+                    answer = Some(verdict(header, payload));
+                }
+            });
+            received.map_err(|e| refused(e, Some(message)))?;
+        }
+        answer.flatten().map_or(Ok(()), |refusal| Err(refused(refusal, Some(message))))
     }
 
     /// All of `changes` or nothing of it; with a generation only if nothing else has changed since that one.

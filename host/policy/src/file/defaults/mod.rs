@@ -5,15 +5,29 @@
 pub const HEAD: &str = include_str!("head.toml");
 
 /// The plugins with an entry here.
-pub const SHIPPED: [&str; 9] = ["bagpipe", "bandwidth", "bridge", "host-local", "loopback", "macvlan", "ptp", "static", "tuning"];
+pub const SHIPPED: [&str; 11] = [
+    "bagpipe",
+    "bandwidth",
+    "bridge",
+    "firewall",
+    "host-local",
+    "loopback",
+    "macvlan",
+    "portmap",
+    "ptp",
+    "static",
+    "tuning",
+];
 
-const ENTRIES: [(&str, &str); 9] = [
+const ENTRIES: [(&str, &str); 11] = [
     ("bagpipe", include_str!("bagpipe.toml")),
     ("bandwidth", include_str!("bandwidth.toml")),
     ("bridge", include_str!("bridge.toml")),
+    ("firewall", include_str!("firewall.toml")),
     ("host-local", include_str!("host-local.toml")),
     ("loopback", include_str!("loopback.toml")),
     ("macvlan", include_str!("macvlan.toml")),
+    ("portmap", include_str!("portmap.toml")),
     ("ptp", include_str!("ptp.toml")),
     ("static", include_str!("static.toml")),
     ("tuning", include_str!("tuning.toml")),

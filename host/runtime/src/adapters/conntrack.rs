@@ -1,0 +1,19 @@
+//! `conntrack`: tracked connections that were first sent to a port are forgotten.
+
+use super::firewall::number;
+use super::parse;
+use crate::bindings::conntrack;
+use crate::bindings::firewall::Protocol;
+use crate::guest::Guest;
+use crate::handles::NetnsHandle;
+use crate::refusal::Answer;
+use wasmtime::component::Resource;
+
+impl conntrack::Host for Guest {
+    fn flush(&mut self, ns: Resource<NetnsHandle>, protocol: Protocol, dst: Option<String>, port: u16) -> Answer<u32> {
+        let netns = parse::netns(&self.table, &ns)?.netns;
+        let dst = dst.as_deref().map(parse::ip).transpose()?;
+        // Nothing to undo: what goes on talking is tracked anew.
+        self.session()?.change(|kernel| kernel.flush_connections(netns, number(protocol), dst, port))
+    }
+}

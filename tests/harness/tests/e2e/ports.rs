@@ -1,0 +1,150 @@
+//! The everyday chain: bridge, portmap and firewall, and what reaches the container by its ports, through the installed
+//! binary. What each rule does to packets is in host/kernel/tests (nftables_ports, nftables_forward).
+
+use sandwire_harness::{Node, Place, Pod, Verb};
+use serde_json::{Value, json};
+
+struct Chain {
+    node: Node,
+    outside: Pod,
+}
+
+const PLUGINS: [&str; 3] = ["bridge", "portmap", "firewall"];
+
+/// Accepts or receives once at each address and answers with the address that it sees.
+const SERVER: &str = r#"import socket, sys, threading
+def serve(kind, address, port):
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    s = socket.socket(family, kind)
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    s.bind((address, port))
+    if kind == socket.SOCK_STREAM:
+        s.listen()
+        while True:
+            c, source = s.accept()
+            c.sendall(source[0].encode()); c.close()
+    while True:
+        _, source = s.recvfrom(9)
+        s.sendto(source[0].encode(), source)
+for address in sys.argv[1:]:
+    for kind, port in ((socket.SOCK_STREAM, 80), (socket.SOCK_DGRAM, 53)):
+        threading.Thread(target=serve, args=(kind, address, port), daemon=True).start()
+threading.Event().wait(60)
+"#;
+
+const CLIENT: &str = r#"import socket, sys
+kind, address, port = sys.argv[1:]
+family = socket.AF_INET6 if ":" in address else socket.AF_INET
+s = socket.socket(family, socket.SOCK_STREAM if kind == "tcp" else socket.SOCK_DGRAM)
+s.settimeout(2)
+s.connect((address, int(port)))
+if kind == "udp": s.send(b"?")
+print(s.recv(99).decode())
+"#;
+
+impl Chain {
+    fn new() -> Self {
+        let node = Node::installed().unwrap();
+        let outside = node.pod("outside").unwrap();
+        node.write("/run/server.py", SERVER).unwrap();
+        node.write("/run/client.py", CLIENT).unwrap();
+        node.sh("ip link add out0 type veth peer name eth0 netns pod-outside; ip link set out0 up
+             ip addr add 192.0.2.1/24 dev out0; ip addr add 2001:db8::1/64 dev out0 nodad
+             iptables -P FORWARD DROP; ip6tables -P FORWARD DROP")
+            .unwrap();
+        node.sh_at(
+            &outside.place(),
+            "ip link set eth0 up; ip addr add 192.0.2.2/24 dev eth0; ip addr add 2001:db8::2/64 dev eth0 nodad
+             ip route add default via 192.0.2.1; ip -6 route add default via 2001:db8::1",
+        )
+        .unwrap();
+        Self { node, outside }
+    }
+
+    fn config(plugin: &str, ports: &Value) -> Value {
+        let mut config = match plugin {
+            "bridge" => json!({"bridge": "br-t", "isGateway": true, "hairpinMode": true, "ipam": {"type": "host-local",
+                "ranges": [[{"subnet": "10.1.2.0/24"}], [{"subnet": "fd00:1:2::/64"}]],
+                "routes": [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]}}),
+            "portmap" => json!({"runtimeConfig": {"portMappings": ports}}),
+            _ => json!({"backend": "iptables", "ingressPolicy": "same-bridge"}),
+        };
+        for (key, value) in [("cniVersion", "1.1.0"), ("name", "mynet"), ("type", plugin)] {
+            config[key] = value.into();
+        }
+        config
+    }
+
+    fn attach(&self, pod: &Pod, ports: &Value) -> Value {
+        let mut result: Option<Value> = None;
+        for plugin in PLUGINS {
+            let mut config = Self::config(plugin, ports);
+            if let Some(result) = &result {
+                config["prevResult"] = result.clone();
+            }
+            result = Some(self.node.cni(plugin, Verb::Add, pod, "eth0", &config).unwrap().result().unwrap());
+        }
+        let result = result.unwrap();
+        for plugin in PLUGINS {
+            let mut config = Self::config(plugin, ports);
+            config["prevResult"] = result.clone();
+            self.node.cni(plugin, Verb::Check, pod, "eth0", &config).unwrap().done().unwrap();
+        }
+        result
+    }
+
+    fn detach(&self, pod: &Pod, result: &Value) {
+        for plugin in PLUGINS.into_iter().rev() {
+            let mut config = Self::config(plugin, &json!([]));
+            config["prevResult"] = result.clone();
+            self.node.cni(plugin, Verb::Del, pod, "eth0", &config).unwrap().done().unwrap();
+        }
+    }
+
+    fn serve(&self, pod: &Pod, result: &Value) {
+        let addresses: Vec<&str> = result["ips"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|ip| ip["address"].as_str().unwrap().split('/').next().unwrap())
+            .collect();
+        let script = format!("setsid python3 /run/server.py {} >/dev/null 2>&1 & sleep 1", addresses.join(" "));
+        self.node.sh_at(&pod.place(), &script).unwrap();
+    }
+
+    /// The source that the container sees.
+    fn seen(&self, from: &Place, kind: &str, to: &str) -> Option<String> {
+        let port = if kind == "tcp" { 8080 } else { 8053 };
+        let answer = self.node.sh_at(from, &format!("python3 /run/client.py {kind} {to} {port}"));
+        answer.ok().map(|text| text.trim().to_owned())
+    }
+}
+
+#[test]
+fn ports_through_the_whole_chain() {
+    let chain = Chain::new();
+    let ports = json!([{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"},
+        {"hostPort": 8053, "containerPort": 53, "protocol": "udp"}]);
+    let [pod, neighbour] = ["a", "b"].map(|name| chain.node.pod(name).unwrap());
+    let before = chain.node.snapshot().unwrap();
+    let result = chain.attach(&pod, &ports);
+    let other = chain.attach(&neighbour, &json!([]));
+    chain.serve(&pod, &result);
+    for kind in ["tcp", "udp"] {
+        let seen = |from: &Place, to: &str| chain.seen(from, kind, to).unwrap_or_default();
+        for (node, gateway, far) in
+            [("192.0.2.1", "10.1.2.1", "192.0.2.2"), ("2001:db8::1", "fd00:1:2::1", "2001:db8::2")]
+        {
+            assert_eq!(seen(&chain.outside.place(), node), far, "{kind} from another machine");
+            assert!(!seen(&Place::Host, node).is_empty(), "{kind} from the node to {node}");
+            assert_eq!(seen(&pod.place(), node), gateway, "{kind} by hairpin");
+            assert_eq!(seen(&neighbour.place(), node), gateway, "{kind} from a neighbour");
+        }
+        assert_eq!(seen(&Place::Host, "127.0.0.1"), "10.1.2.1", "{kind} by 127.0.0.1");
+    }
+    chain.detach(&pod, &result);
+    assert_eq!(chain.seen(&chain.outside.place(), "tcp", "192.0.2.1"), None);
+    assert_eq!(chain.seen(&chain.outside.place(), "udp", "192.0.2.1"), None);
+    chain.detach(&neighbour, &other);
+    chain.node.snapshot().unwrap().assert_same_attachments(&before).unwrap();
+}
