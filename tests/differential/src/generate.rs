@@ -337,6 +337,30 @@ fn chained(r: &mut Random, version: &str) -> Vec<Value> {
         );
         chain.push(of_type("tuning", keys));
     }
+    if r.percent(35) {
+        let mappings = [
+            json!([{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]),
+            json!([{"HostPort": 8080, "ContainerPort": 80, "Protocol": "TCP", "HostIP": "192.0.2.1"}]),
+            json!([{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}, {"hostPort": 53, "containerPort": 53, "protocol": "udp"}]),
+            json!([{"hostPort": 0, "containerPort": 80, "protocol": "tcp"}]),
+            json!([{"hostPort": 80, "containerPort": 80, "protocol": "icmp"}]),
+            json!([]),
+        ];
+        let mut keys = some(
+            r,
+            &[
+                ("snat", 40, yes_or_no()),
+                ("markMasqBit", 20, vec![5.into(), 32.into()]),
+                ("conditionsV4", 15, vec![json!(["!", "-d", "192.0.2.0/24"]), json!([])]),
+            ],
+        );
+        keys.insert("runtimeConfig".into(), json!({"portMappings": r.one(&mappings).cloned().unwrap_or_default()}));
+        chain.push(of_type("portmap", keys));
+    }
+    if r.percent(25) && (version == "0.4.0" || version == "1.0.0") {
+        let keys = some(r, &[("backend", 30, vec!["iptables".into(), "".into()])]);
+        chain.push(of_type("firewall", keys));
+    }
     if r.percent(40) && !version.starts_with("0.1") && !version.starts_with("0.2") {
         let rates = [
             json!({"ingressRate": 8_000_000, "ingressBurst": 800_000}),
