@@ -283,7 +283,7 @@ impl World {
         let before = self.model.clone();
         for (call, outcome) in calls.iter().zip(&outcomes) {
             let beside = |verb| {
-                let same = |other: &&Call| other.attachment.net == call.attachment.net && other.verb == verb;
+                let same = |other: &&Call| other.attachment.net.name == call.attachment.net.name && other.verb == verb;
                 calls.iter().filter(same).count()
             };
             let others = beside(Verb::Add) - usize::from(call.verb == Verb::Add);
