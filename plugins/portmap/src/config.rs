@@ -7,7 +7,7 @@ use serde::Deserialize;
 use std::net::IpAddr;
 
 /// The network configuration. Defaults are the reference's.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase", rename = "PortMapConf")]
 struct Keys {
     backend: Option<String>,
@@ -20,21 +20,6 @@ struct Keys {
     #[serde(rename = "conditionsV6")]
     conditions_v6: Option<Vec<String>>,
     runtime_config: RuntimeConfig,
-}
-
-impl Default for Keys {
-    fn default() -> Self {
-        Self {
-            backend: None,
-            snat: None,
-            masq_all: false,
-            mark_masq_bit: None,
-            external_set_mark_chain: None,
-            conditions_v4: None,
-            conditions_v6: None,
-            runtime_config: RuntimeConfig::default(),
-        }
-    }
 }
 
 #[derive(Debug, Default, Deserialize)]

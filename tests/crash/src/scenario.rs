@@ -124,6 +124,18 @@ impl Scenario {
         Self { name: "firewall", whose: Whose::Ours, plugin: "firewall", ifname: "eth0", config, agent: false }
     }
 
+    /// The configuration for a pod. What a runtime gives a plugin of a chain is another for each: two can't have one address
+    /// or one port.
+    pub(crate) fn config_of(&self, pod: &str) -> Value {
+        if pod != "pod-b" || self.config.get("prevResult").is_none() {
+            return self.config.clone();
+        }
+        let text = self.config.to_string();
+        let text = text.replace("10.1.2.3/", "10.1.2.4/").replace("fd00:1:2::3/", "fd00:1:2::4/");
+        let text = text.replace(":8080", ":8081").replace(":8053", ":8054");
+        serde_json::from_str(&text).unwrap_or_default()
+    }
+
     /// One network that both implementations know: bridge, gateway, masquerading, one IPv4 address.
     pub fn compared_bridge(whose: Whose) -> Self {
         let config = json!({"cniVersion": "1.0.0", "name": "net", "type": "bridge", "bridge": "cni0", "isGateway": true,

@@ -229,7 +229,7 @@ impl Bench {
 
     fn call(&self, verb: Verb, pod: &Pod) -> Call<'_> {
         let scenario = &self.plan.scenario;
-        let mut config = scenario.config.clone();
+        let mut config = scenario.config_of(&pod.id);
         let call = self.node.call(scenario.plugin, verb);
         let call = if scenario.whose == Whose::Debians { call.native() } else { call };
         if verb == Verb::Gc {

@@ -126,7 +126,6 @@ fn ports_through_the_whole_chain() {
     let ports = json!([{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"},
         {"hostPort": 8053, "containerPort": 53, "protocol": "udp"}]);
     let [pod, neighbour] = ["a", "b"].map(|name| chain.node.pod(name).unwrap());
-    let before = chain.node.snapshot().unwrap();
     let result = chain.attach(&pod, &ports);
     let other = chain.attach(&neighbour, &json!([]));
     chain.serve(&pod, &result);
@@ -146,5 +145,5 @@ fn ports_through_the_whole_chain() {
     assert_eq!(chain.seen(&chain.outside.place(), "tcp", "192.0.2.1"), None);
     assert_eq!(chain.seen(&chain.outside.place(), "udp", "192.0.2.1"), None);
     chain.detach(&neighbour, &other);
-    chain.node.snapshot().unwrap().assert_same_attachments(&before).unwrap();
+    chain.node.sh("test -z \"$(nft list ruleset | grep sandwire; ip -br link | grep veth)\"").unwrap();
 }
