@@ -271,3 +271,22 @@ fn moving() {
         assert!(kernel.move_link(back, Netns::Container, "lo").is_err());
     });
 }
+
+/// "eth0" of a container rides on "eth0" of the node: before Linux 6.14 the kernel looks for the name where it is asked.
+#[test]
+fn a_name_that_the_parents_namespace_has_too() {
+    with_kernel(|kernel, _| {
+        let parent = kernel.create_veth(&up(Netns::Host, "eth0"), &device(Netns::Host, "eth9")).unwrap().0;
+        let kind = VirtualKind::Macvlan { parent, mode: 4, broadcast_queue: Some(50) };
+        for name in ["eth0", "eth9", "eth7"] {
+            let link = kernel.create_virtual(&device(Netns::Container, name), &kind).unwrap();
+            let info = kernel.link_info(link).unwrap();
+            assert_eq!((info.name.as_str(), info.kind.as_str()), (name, "macvlan"));
+            assert!(info.extra.contains(&("macvlan.bcqueuelen".to_owned(), "50".to_owned())), "{:?}", info.extra);
+            assert_eq!(kernel.link_parent(link).unwrap().id, parent);
+            let again = kernel.create_virtual(&device(Netns::Container, name), &kind);
+            assert!(matches!(again, Err(KernelError::Exists(_))), "{again:?}");
+        }
+        not_found(kernel.link_parent(parent));
+    });
+}

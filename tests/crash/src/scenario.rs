@@ -65,10 +65,10 @@ impl Scenario {
         Self { name: "macvlan", whose: Whose::Ours, plugin: "macvlan", ifname: "eth0", config, agent: false }
     }
 
-    /// Every setting that tuning has, of an interface that is there anyway.
+    /// The settings that tuning has, of an interface that is there anyway (whose MAC of zeros can't be given back).
     pub fn tuning() -> Self {
         let config = json!({"cniVersion": "1.1.0", "name": "net", "type": "tuning", "mtu": 1400, "txQLen": 77,
-            "allmulti": true, "promisc": true, "mac": "c2:11:22:33:44:55",
+            "allmulti": true, "promisc": true,
             "sysctl": {"net.ipv4.conf.IFNAME.arp_filter": "1", "net.core.somaxconn": "500"},
             "prevResult": {"cniVersion": "1.1.0", "interfaces": [{"name": "lo", "sandbox": "/run/netns/pod-a"}]}});
         Self { name: "tuning", whose: Whose::Ours, plugin: "tuning", ifname: "lo", config, agent: false }

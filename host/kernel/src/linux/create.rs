@@ -4,7 +4,7 @@ use super::LinuxKernel;
 use super::links;
 use super::netns::Namespace;
 use super::socket::{Refusal, Request};
-use crate::{BridgeSpec, DeviceSpec, KernelError, LinkId, LinkInfo, Netns, Outcome, VirtualKind};
+use crate::{BridgeSpec, DeviceSpec, KernelError, LinkChanges, LinkId, LinkInfo, Netns, Outcome, VirtualKind};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
@@ -238,40 +238,51 @@ fn exists(
 fn single(kernel: &mut LinuxKernel, device: &DeviceSpec, info: Vec<Info>, parent: Option<LinkId>) -> Outcome<LinkId> {
     check(device)?;
     let name = name_for(device);
-    let mut message = whole(device, &name, info);
     // A link whose parent is in the other namespace is asked for there, to appear here.
     let asked = parent.map_or(device.netns, |parent| parent.netns);
-    if let Some(parent) = parent {
-        message.attributes.push(LinkAttribute::Link(parent.index));
-    }
-    if asked != device.netns {
-        message.attributes.push(LinkAttribute::NetNsFd(kernel.namespace(device.netns)?.fd.as_raw_fd()));
-    }
-    let flags = NLM_F_CREATE | NLM_F_EXCL;
-    let mut answer = kernel.namespace(asked)?.route.request(RouteNetlinkMessage::NewLink(message.clone()), flags);
-    // Before Linux 6.14 a new link's name is looked up where it is asked for, not where it is to appear (`rtnl_newlink`),
-    // and a container's "eth0" can't ride on the node's. So it is asked for where it appears, its parent named by the
-    // number that the other namespace has there.
-    if answer.as_ref().is_err_and(|refusal| refusal.errno == Errno::EEXIST)
-        && asked != device.netns
-        && matches!(links::by_name(kernel.namespace(device.netns)?, &name), Err(KernelError::NotFound(_)))
-    {
-        let home = kernel.namespace(asked)?.fd.as_raw_fd();
-        let namespace = kernel.namespace(device.netns)?;
-        let id = links::number(namespace, home)?;
-        message.attributes.retain(|attribute| !matches!(attribute, LinkAttribute::NetNsFd(_)));
-        message.attributes.push(LinkAttribute::LinkNetNsId(id));
-        answer = namespace.route.request(RouteNetlinkMessage::NewLink(message), flags);
-    }
-    answer.map_err(|refusal| refusal.into_error(format_args!("could not create {name:?} in {}", device.netns)))?;
+    let ask = |kernel: &mut LinuxKernel, mut message: LinkMessage| -> Outcome<Result<(), Refusal>> {
+        message.attributes.extend(parent.map(|parent| LinkAttribute::Link(parent.index)));
+        if asked != device.netns {
+            message.attributes.push(LinkAttribute::NetNsFd(kernel.namespace(device.netns)?.fd.as_raw_fd()));
+        }
+        let flags = NLM_F_CREATE | NLM_F_EXCL;
+        Ok(kernel.namespace(asked)?.route.request(RouteNetlinkMessage::NewLink(message), flags).map(drop))
+    };
+    let context = || format!("could not create {name:?} in {}", device.netns);
+    let id = match ask(kernel, whole(device, &name, info.clone()))? {
+        Ok(()) => links::by_name(kernel.namespace(device.netns)?, &name).map_err(KernelError::half_done)?.id,
+        // Before Linux 6.14 a new link's name is looked up where it is asked for, not where it is to appear
+        // (`__rtnl_newlink`): a container's "eth0" can't ride on the node's. So it appears under another name first. (To ask
+        // where it appears would not help: then it is registered in its parent's namespace and moved.)
+        Err(refusal)
+            if refusal.errno == Errno::EEXIST
+                && asked != device.netns
+                && matches!(links::by_name(kernel.namespace(device.netns)?, &name), Err(KernelError::NotFound(_))) =>
+        {
+            let other = format!("veth{:08x}", random());
+            let first = DeviceSpec { up: false, ..device.clone() };
+            ask(kernel, whole(&first, &other, info))?.map_err(|refusal| refusal.into_error(context()))?;
+            let namespace = kernel.namespace(device.netns)?;
+            let id = links::by_name(namespace, &other).map_err(KernelError::half_done)?.id;
+            let changes =
+                LinkChanges { name: Some(name.clone()), up: device.up.then_some(true), ..LinkChanges::default() };
+            if let Err(error) = links::change(namespace, id.index, &changes) {
+                return Err(taken_back(namespace, id, error.context(context())));
+            }
+            id
+        }
+        Err(refusal) => return Err(refusal.into_error(context())),
+    };
     let namespace = kernel.namespace(device.netns)?;
-    let id = links::by_name(namespace, &name).map_err(KernelError::half_done)?.id;
-    if let Err(error) = apply_rest(namespace, rest(device, id.index, false)) {
-        let gone = links::delete_many(namespace, &[id.index]).is_ok();
-        let error = error.context(format!("could not create {name:?}"));
-        return Err(if gone { error.refused() } else { error.half_done() });
+    match apply_rest(namespace, rest(device, id.index, false)) {
+        Ok(()) => Ok(id),
+        Err(error) => Err(taken_back(namespace, id, error.context(context()))),
     }
-    Ok(id)
+}
+
+/// Deletes what can't be finished; the error says whether that worked.
+fn taken_back(namespace: &mut Namespace, id: LinkId, error: KernelError) -> KernelError {
+    if links::delete_many(namespace, &[id.index]).is_ok() { error.refused() } else { error.half_done() }
 }
 
 pub(super) fn bridge(kernel: &mut LinuxKernel, device: &DeviceSpec, bridge: &BridgeSpec) -> Outcome<LinkId> {

@@ -215,26 +215,6 @@ pub(super) fn nsid_of(namespace: &mut Namespace, other: RawFd) -> Outcome<Option
     Ok(id.filter(|id| *id >= 0))
 }
 
-/// The same, given if it has none.
-pub(super) fn number(namespace: &mut Namespace, other: RawFd) -> Outcome<i32> {
-    if let Some(id) = nsid_of(namespace, other)? {
-        return Ok(id);
-    }
-    // NETNSA_NSID -1: the kernel picks one.
-    let mut message = NsidMessage::default();
-    message.attributes.extend([NsidAttribute::Id(-1), NsidAttribute::Fd(other.cast_unsigned())]);
-    let netns = namespace.netns;
-    let numbered = namespace.route.request(RouteNetlinkMessage::NewNsId(message), 0);
-    match numbered {
-        Ok(_) => {}
-        // Somebody else was faster.
-        Err(refusal) if refusal.errno == Errno::EEXIST => {}
-        Err(refusal) => return Err(refusal.into_error(format_args!("could not number the other namespace in {netns}"))),
-    }
-    nsid_of(namespace, other)?
-        .ok_or_else(|| KernelError::Other(format!("{netns} has no number for the other namespace")))
-}
-
 /// IFLA_IFALIAS without the final zero that the typed attribute adds: the kernel takes it as part of the alias, and
 /// no alias at all is one of length 0 (`dev_set_alias`).
 pub(super) fn alias(text: &str) -> LinkAttribute {
