@@ -5,7 +5,7 @@
 
 use super::attribute::{Attribute, bytes, nest};
 use super::entry::Protocol;
-use super::message::Message;
+use super::message::{FAMILY_IPV4, FAMILY_IPV6, Message};
 use super::wire::Wire;
 use crate::linux::attributes::{Attributes, ip_of};
 use crate::{KernelError, Outcome};
@@ -26,24 +26,30 @@ const FILTER_FLAGS: u32 = 1 << 3 | 1 << 5;
 
 /// Forgets connections of `protocol` that were first sent to `port`, of `destination` or of any address; how many.
 pub(super) fn flush(wire: &mut Wire, protocol: Protocol, destination: Option<IpAddr>, port: u16) -> Outcome<u32> {
-    // The kernel looks through all, which takes milliseconds, and answers with these (since 5.8): both families at once.
-    let tuple = nest(
-        TUPLE_PROTOCOL,
-        vec![bytes(PROTOCOL_NUMBER, &[protocol as u8]), bytes(DESTINATION_PORT, &port.to_be_bytes())],
-    );
-    let filter = nest(FILTER, vec![bytes(1, &FILTER_FLAGS.to_ne_bytes()), bytes(2, &0_u32.to_ne_bytes())]);
-    let question = Message::list_connections(vec![nest(TUPLE_ORIGINAL, vec![tuple]), filter]);
     let mut forgotten = 0;
-    for connection in wire.list(&question)? {
-        let attributes = connection.attributes();
-        if !is_it(attributes, protocol, destination, port) {
+    for family in [FAMILY_IPV4, FAMILY_IPV6] {
+        if destination.is_some_and(|ip| ip.is_ipv4() != (family == FAMILY_IPV4)) {
             continue;
         }
-        match wire.order(&Message::forget_connection(connection.family(), identity(attributes))) {
-            Ok(()) => forgotten += 1,
-            // It ended by itself.
-            Err(KernelError::NotFound(_)) => {}
-            Err(error) => return Err(error),
+        // The kernel looks through all, which takes milliseconds, and answers with these (since 5.8). It filters by a
+        // tuple of one family only.
+        let tuple = nest(
+            TUPLE_PROTOCOL,
+            vec![bytes(PROTOCOL_NUMBER, &[protocol as u8]), bytes(DESTINATION_PORT, &port.to_be_bytes())],
+        );
+        let filter = nest(FILTER, vec![bytes(1, &FILTER_FLAGS.to_ne_bytes()), bytes(2, &0_u32.to_ne_bytes())]);
+        let question = Message::list_connections(family, vec![nest(TUPLE_ORIGINAL, vec![tuple]), filter]);
+        for connection in wire.list(&question)? {
+            let attributes = connection.attributes();
+            if !is_it(attributes, protocol, destination, port) {
+                continue;
+            }
+            match wire.order(&Message::forget_connection(family, identity(attributes))) {
+                Ok(()) => forgotten += 1,
+                // It ended by itself.
+                Err(KernelError::NotFound(_)) => {}
+                Err(error) => return Err(error),
+            }
         }
     }
     Ok(forgotten)

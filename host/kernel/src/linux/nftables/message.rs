@@ -82,10 +82,10 @@ impl Message {
         Self::new(0, GET_GENERATION, 0, Vec::new(), "ask for the generation of the firewall".into())
     }
 
-    /// For a dump: tracked connections of every family.
-    pub(super) fn list_connections(filter: Vec<Attribute>) -> Self {
+    /// For a dump: tracked connections of a family.
+    pub(super) fn list_connections(family: u8, filter: Vec<Attribute>) -> Self {
         let what = "list tracked connections".to_owned();
-        Self { kind: CONNTRACK_GET, ..Self::new(0, 0, 0, filter, what) }
+        Self { kind: CONNTRACK_GET, ..Self::new(family, 0, 0, filter, what) }
     }
 
     pub(super) fn forget_connection(family: u8, identity: Vec<Attribute>) -> Self {

@@ -22,11 +22,6 @@ const QUESTIONS: usize = 64;
 pub(super) struct Object(Vec<u8>);
 
 impl Object {
-    /// struct nfgenmsg, nfgen_family.
-    pub(super) fn family(&self) -> u8 {
-        self.0.first().copied().unwrap_or_default()
-    }
-
     pub(super) fn attributes(&self) -> Attributes<'_> {
         Attributes::after(&self.0, HEADER)
     }
