@@ -84,7 +84,10 @@ impl shaping::Host for Guest {
         let input = redirected == Some(0) || ifb.is_some();
         session.change(|kernel| kernel.clear_limits(link.id, true, input))?;
         session.taken_back(|undo| match undo {
-            Undo::ClearLimits { side: at, index, .. } => (*at, *index) == (side(link.id.netns), link.id.index),
+            // Not the redirection that was not found: an ADD that was killed in between has made the first half of it.
+            Undo::ClearLimits { side: at, index, input: redirects, .. } => {
+                (*at, *index) == (side(link.id.netns), link.id.index) && (input || !redirects)
+            }
             _ => false,
         })?;
         let Some(ifb) = ifb else { return Ok(()) };
