@@ -203,8 +203,9 @@ files = { allowed = "/etc/hostname" }"#,
 /// The one file that is the attachment's own by its name, in a directory of policy's.
 #[test]
 fn a_file_of_its_own() {
-    let bench = Bench::new("hostile", r#"data_dirs = ["/run/cni/*"]"#, "").unwrap();
+    let mut bench = Bench::new("hostile", r#"data_dirs = ["/run/cni/*"]"#, "").unwrap();
     bench.node.sh("mkdir -p /run/cni/kept /run/elsewhere && cd /run/cni/kept && echo mine > pod-a_eth0.json && echo other > pod-b_eth0.json && ln -s pod-b_eth0.json pod-a_eth0.link").unwrap();
+    bench.look().unwrap();
     for dir in ["/etc", "/run/cni/../elsewhere", "/run/cni/kept/../../elsewhere", "relative", "", "/"] {
         bench.stopped("own-file", &json!({"dir": dir, "suffix": ".json"}), 110, "data_dirs").unwrap();
         bench.stopped("remove-own-file", &json!({"dir": dir, "suffix": ".json"}), 110, "data_dirs").unwrap();
