@@ -116,11 +116,16 @@ fn native_ptp_then_ours() {
         base(Verb::Check).config(&config).run().unwrap().done().unwrap();
         if gone {
             bench.pod.drop_netns(&bench.node).unwrap();
+            bench.node.sh(UNTIL_THE_VETH_IS_GONE).unwrap();
         }
         base(Verb::Del).config(&config).run().unwrap().done().unwrap();
         bench.node.snapshot().unwrap().assert_same_attachments(&bench.before).unwrap();
     }
 }
+
+/// The kernel takes what was in a namespace when it gets to it (cleanup_net).
+const UNTIL_THE_VETH_IS_GONE: &str =
+    "for i in $(seq 200); do ip -br link | grep -q ^veth || exit 0; sleep 0.05; done; exit 1";
 
 /// What a native plugin attached and nobody deleted: lease and rules go with the GC that does not list it.
 #[test]
@@ -139,6 +144,7 @@ fn native_ptp_then_our_gc() {
         .result()
         .unwrap();
     bench.pod.drop_netns(&bench.node).unwrap();
+    bench.node.sh(UNTIL_THE_VETH_IS_GONE).unwrap();
     config["cniVersion"] = "1.1.0".into();
     let gc = |valid: Value| {
         let mut config = config.clone();
