@@ -96,10 +96,16 @@ impl Intended {
     }
 }
 
-/// A field without what is only a number in it: a list's index, an address, a random name.
+/// A field without what it is of: without the pod, the link, the address, the network, an index.
 fn kind(field: &str) -> String {
-    let part = |part: &str| if part.contains(|c: char| c.is_ascii_digit()) { "N".to_owned() } else { part.to_owned() };
-    field.split([' ', '/']).map(part).collect::<Vec<_>>().join("/")
+    let number =
+        |part: &str| if part.contains(|c: char| c.is_ascii_digit()) { "N".to_owned() } else { part.to_owned() };
+    let leaf = field.rsplit_once('/').map_or("", |(_, leaf)| leaf);
+    let words: Vec<&str> = field.split(' ').collect();
+    match words.as_slice() {
+        ["host", what, ..] | ["pod", _, what, ..] | [what @ "file", ..] => format!("{what}/{}", number(leaf)),
+        _ => field.split('/').map(number).collect::<Vec<_>>().join("/"),
+    }
 }
 
 /// Whether `text` is of this form, in which `*` stands for any run of characters.

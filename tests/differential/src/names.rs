@@ -17,6 +17,11 @@ impl Names {
         Self { asked, ..Self::default() }
     }
 
+    /// Begins to number anew: with each call, so that a link which only one side had for a while does not matter later.
+    pub(crate) fn forget(&mut self) {
+        self.numbers.clear();
+    }
+
     /// The same for an error's text: a name that is in no result is of a link that came to nothing, and gets no number.
     pub(crate) fn replace_in_error(&mut self, text: &str) -> String {
         let mut others = Self { asked: self.asked.clone(), numbers: self.numbers.clone() };

@@ -6,7 +6,7 @@ use crate::names::{Names, flatten};
 use anyhow::{Context, Result};
 use sandwire_harness::{Node, Outcome, Place, Pod, Verb, versions};
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// A field that is not the same.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -101,10 +101,12 @@ impl Side {
             Step::Gone(pod) => {
                 if self.gone.insert(pod) {
                     self.pods.get(pod).context("no such pod")?.drop_netns(&self.node)?;
+                    self.wait_for_the_end(pod)?;
                 }
                 return Ok(Did { outcome: Fields::new(), failed: false });
             }
         };
+        self.names.forget();
         let last = self.results.get(pod).cloned();
         // libcni: prevResult goes along with CHECK and DEL from 0.4.0 on.
         let mut prev = if verb == Verb::Add || !versions::has_check(sequence.version) { None } else { last };
@@ -142,6 +144,16 @@ impl Side {
         Ok(Did { outcome, failed })
     }
 
+    /// The host's end of a namespace's veth goes when the kernel gets to it (cleanup_net): then there is one for each other
+    /// pod that is attached, at most.
+    fn wait_for_the_end(&self, pod: &str) -> Result<()> {
+        let others = self.results.keys().filter(|other| **other != pod).count();
+        let script = format!(
+            "for i in $(seq 200); do [ $(ip -br link | grep -c ^veth) -gt {others} ] || exit 0; sleep 0.05; done; exit 1"
+        );
+        self.node.sh(&script).context("the kernel keeps a veth of a namespace that is gone").map(drop)
+    }
+
     fn look(&mut self) -> Result<Fields> {
         let pods: Vec<(String, Place)> = self
             .pods
@@ -163,12 +175,13 @@ pub fn run(sequence: &Sequence) -> Result<Vec<Difference>> {
     let plugins: Vec<String> = sequence.plugins.iter().map(|plugin| kind(plugin).to_owned()).collect();
     let mut differences = Vec::new();
     let mut seen = BTreeSet::new();
-    for step in &sequence.steps {
+    let mut steps: VecDeque<Step> = sequence.steps.iter().copied().collect();
+    while let Some(step) = steps.pop_front() {
         if matches!(step, Step::Check(pod) if !native.results.contains_key(pod)) {
             // No runtime checks what it could not attach.
             continue;
         }
-        let (mut theirs, mut mine) = (native.step(sequence, *step)?, ours.step(sequence, *step)?);
+        let (mut theirs, mut mine) = (native.step(sequence, step)?, ours.step(sequence, step)?);
         if theirs.failed != mine.failed {
             theirs.summarise();
             mine.summarise();
@@ -198,10 +211,9 @@ pub fn run(sequence: &Sequence) -> Result<Vec<Difference>> {
         match step {
             // Every runtime deletes what it could not attach (libcni, "ADD"); the reference leaves its clean-up to that call.
             Step::Add(pod) if theirs.failed => {
-                native.step(sequence, Step::Del(pod))?;
-                ours.step(sequence, Step::Del(pod))?;
+                steps.push_front(Step::Del(pod));
+                continue;
             }
-            // Its veths go when the kernel gets to it (cleanup_net).
             Step::Gone(_) => continue,
             _ => {}
         }
