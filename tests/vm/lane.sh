@@ -25,4 +25,4 @@ binaries=$(cargo test --locked --profile tool --no-run --message-format=json -p 
   jq -r 'select(.reason == "compiler-artifact" and .profile.test and .executable) | .executable')
 [ "$(wc -l <<<"$binaries")" = 3 ] || { printf 'vm: cargo built other tests than it was asked for:\n%s\n' "$binaries" >&2; exit 1; }
 mapfile -t binaries <<<"$binaries"
-exec "$here/run" -t 600 env SANDWIRE_CASES="${SANDWIRE_CASES:-}" RUST_BACKTRACE=0 "$here/lane.sh" inside "${binaries[@]}"
+exec "$here/run" -t 900 env SANDWIRE_CASES="${SANDWIRE_CASES:-}" RUST_BACKTRACE=0 "$here/lane.sh" inside "${binaries[@]}"

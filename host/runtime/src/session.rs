@@ -3,17 +3,15 @@
 //! A session outlives the guests that run in it: an in-process delegate gets the same one, so that its operations are in
 //! the same journal and are undone together with its parent's.
 
+mod reach;
+
 use crate::deadline::Deadline;
-use crate::handles::Right;
-use crate::host_end;
 use crate::native::NativeRunner;
 use crate::refusal::{Answer, Refusal};
 use crate::store::Generation;
-use ipnet::IpNet;
 use sandwire_cni::{CniResult, Command};
-use sandwire_kernel::{AddressSpec, Kernel, LinkId, LinkInfo, Netns, Outcome};
-use sandwire_policy::{Grant, matches_any};
-use sandwire_state::journal::{Attachment, Entry, Journal, Side, State, Undo};
+use sandwire_kernel::{Kernel, LinkId, LinkInfo, Netns, Outcome};
+use sandwire_state::journal::{Attachment, Entry, Journal, Side, Undo};
 use std::net::IpAddr;
 use wasmtime::Engine;
 
@@ -420,129 +418,5 @@ impl Session {
     /// Whether this call made the link.
     pub(crate) fn was_created(&self, link: LinkId) -> bool {
         self.created.contains(&link)
-    }
-
-    /// An address that the attachment holds now.
-    pub(crate) fn remember_held(&mut self, address: IpAddr) {
-        if !self.held.contains(&address) {
-            self.held.push(address);
-        }
-    }
-
-    /// All of them.
-    pub(crate) fn held(&self) -> &[IpAddr] {
-        &self.held
-    }
-
-    /// What address management gave: addresses that the attachment holds now, and their gateways.
-    pub(crate) fn remember_result(&mut self, result: &CniResult) {
-        for ip in &result.ips {
-            self.remember_held(ip.address.addr());
-            self.gateways.extend(ip.gateway);
-        }
-    }
-
-    /// Whether the attachment holds the address: it has leased it, a delegate gave it, or it is in prevResult.
-    /// Without this rule a plugin could route or masquerade somebody else's traffic.
-    ///
-    /// # Errors
-    /// `denied`.
-    pub(crate) fn must_hold(&self, address: IpAddr, what: &str) -> Answer<()> {
-        if self.held.contains(&address) {
-            return Ok(());
-        }
-        Err(Refusal::denied(format!(
-            "{what} for {address}: the attachment does not hold that address (it holds what address management gave it and what prevResult lists)"
-        )))
-    }
-
-    /// The same for a destination: one address that is held.
-    ///
-    /// # Errors
-    /// `denied`.
-    pub(crate) fn must_hold_route(&self, destination: IpNet) -> Answer<()> {
-        if destination.prefix_len() != destination.max_prefix_len() {
-            return Err(Refusal::denied(format!(
-                "a route of the host to {destination}: only to single addresses of the attachment"
-            )));
-        }
-        self.must_hold(destination.addr(), "a route of the host")
-    }
-
-    /// The same for an address of the host's own on a link of the attachment. Its prefix would be a route, so would a
-    /// peer's, and its own traffic would be the host's: it is a gateway that the attachment was given, alone.
-    ///
-    /// # Errors
-    /// `denied`.
-    pub(crate) fn must_be_gateway(&self, link: LinkId, spec: &AddressSpec) -> Answer<()> {
-        if link.netns != Netns::Host {
-            return Ok(());
-        }
-        let single = |net: IpNet| net.prefix_len() == net.max_prefix_len();
-        if !single(spec.address) {
-            return Err(Refusal::denied(format!(
-                "the address {} for a link of the host: its prefix would be a route of the host, only single addresses are possible",
-                spec.address
-            )));
-        }
-        if let Some(peer) = spec.peer {
-            self.must_hold_route(peer)?;
-        }
-        let given = self.gateways.contains(&spec.address.addr());
-        match given {
-            true => Ok(()),
-            false => Err(Refusal::denied(format!(
-                "the address {} for a link of the host: it is no gateway of the attachment's addresses",
-                spec.address
-            ))),
-        }
-    }
-
-    /// What a guest may do with a link; `None` when it may not even know of it.
-    pub(crate) fn right(&self, info: &LinkInfo, grant: &Grant) -> Option<Right> {
-        if self.was_created(info.id) {
-            return Some(Right::Own);
-        }
-        match info.id.netns {
-            // Other interfaces of the pod belong to other attachments: to be seen, not to be touched; to be ridden on as
-            // policy lists them (`linkInContainer`).
-            Netns::Container => {
-                let own = info.name == self.subject.attachment.ifname || info.loopback || self.in_journal(info);
-                let other = || if matches_any(&grant.links.use_, &info.name) { Right::Use } else { Right::See };
-                Some(if own { Right::Own } else { other() })
-            }
-            Netns::Host if self.in_journal(info) => Some(Right::Own),
-            // Made by the reference, and never said to us.
-            Netns::Host if host_end::is_ifb_of(&self.subject.attachment, info) => Some(Right::Own),
-            Netns::Host => {
-                let listed = if matches_any(&grant.links.change, &info.name) {
-                    Some(Right::Change)
-                } else if info.kind == "veth"
-                    && bridge_of_vlan_port(&info.name).is_some_and(|bridge| matches_any(&grant.links.change, bridge))
-                {
-                    // Who may make it (`ensure-vlan-port` asks for the bridge alone) must find it again in CHECK.
-                    Some(Right::Change)
-                } else if matches_any(&grant.links.use_, &info.name) {
-                    Some(Right::Use)
-                } else if matches_any(&grant.links.see, &info.name) {
-                    Some(Right::See)
-                } else {
-                    None
-                };
-                // A macvlan on another pod's veth gets its traffic. "*" in a policy speaks of bridges and masters; it is
-                // not meant to be that.
-                listed.map(|right| if is_a_pods_veth(&info.name) { Right::See } else { right })
-            }
-        }
-    }
-
-    fn in_journal(&self, info: &LinkInfo) -> bool {
-        let Some(journal) = &self.journal else { return false };
-        journal.pending().iter().any(|entry| match &entry.undo {
-            Undo::DeleteLink { side: at, index: Some(index), .. } => {
-                netns(*at) == info.id.netns && *index == info.id.index && entry.state != State::Intended
-            }
-            _ => false,
-        })
     }
 }

@@ -6,9 +6,13 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
+use std::time::Duration;
 
 /// Where `sandwirectl install` puts what lasts; `/run` is empty after it, as after a boot.
 const FOLDERS: [&str; 4] = ["/opt/cni/bin", "/usr/lib/sandwire", "/etc/sandwire", "/var/lib/sandwire"];
+
+/// Compiling all components takes seconds, and minutes on an emulated processor (`tests/vm`).
+const PATIENCE: Duration = Duration::from_secs(400);
 
 /// The checkout that this crate is part of.
 pub fn repository() -> &'static Path {
@@ -45,7 +49,9 @@ impl Installation {
 
     fn make() -> Result<Self> {
         let node = Node::new()?;
-        let done = node.run(&Place::Host, Self::command()?, b"")?;
+        let started = std::time::Instant::now();
+        let child = node.spawn(&Place::Host, Self::command()?)?;
+        let done = run::finish(child, b"", started, PATIENCE)?;
         done.success().context("sandwirectl install")?;
         let entries = node.within(|| {
             let mut entries = Vec::new();
