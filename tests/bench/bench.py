@@ -6,6 +6,7 @@ import argparse
 import ipaddress
 import json
 import os
+import re
 import shutil
 import statistics
 import subprocess
@@ -274,7 +275,7 @@ class Bench:
         attachments = {}
         for cni in (self.ours, self.reference):
             netns = self.netns()
-            keys = {"cniVersion": VERSION, "name": f"bench-{title.replace(' ', '-')}", "type": kind, **config(cni.name, netns)}
+            keys = {"cniVersion": VERSION, "name": "bench-" + "-".join(re.findall(r"\w+", title)), "type": kind, **config(cni.name, netns)}
             attachments[cni.name] = Attachment(cni, keys, "measured", netns)
         steps = {name: self.both(name, a) for name, a in attachments.items()}
         for name in steps if after else ():
