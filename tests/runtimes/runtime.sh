@@ -10,7 +10,11 @@
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 . "$here/../lab/lab.sh"
 
-CHAIN=${RUNTIMES_CHAIN:-'[{"type": "tuning", "sysctl": {"net.ipv4.conf.IFNAME.arp_filter": "1"}, "txQLen": 777}]'}
+# What a node's default network is.
+usual='[{"type": "portmap", "capabilities": {"portMappings": true}, "snat": true}, {"type": "firewall"},
+  {"type": "bandwidth", "capabilities": {"bandwidth": true}},
+  {"type": "tuning", "sysctl": {"net.ipv4.conf.IFNAME.arp_filter": "1"}, "txQLen": 777}]'
+CHAIN=${RUNTIMES_CHAIN:-$usual}
 LONG=${LONG:-}
 
 # claim TEXT COMMAND...: in this shell, so that a function may set variables.
