@@ -37,7 +37,7 @@ pub(crate) fn collect(mut session: Box<Session>, grant: &Grant, call: &Invocatio
     let top = session.subject.plugin.clone();
     let all = lock.attachments().map_err(|e| Error::internal(e.to_string()))?;
     let (stale, listed): (Vec<Summary>, Vec<Summary>) = all.into_iter().partition(is_stale);
-    for attachment in listed.into_iter().filter(Summary::has_left_over).map(|summary| summary.attachment) {
+    for attachment in listed.into_iter().filter(Summary::is_surely_left_over).map(|summary| summary.attachment) {
         finish_killed(&mut session, &lock, attachment, &top, &mut failures);
     }
     match valid {

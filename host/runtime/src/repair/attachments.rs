@@ -31,9 +31,7 @@ pub(super) fn mend(options: &Options) -> Outcome<Vec<Finding>> {
             );
             findings.push(Finding::about(Kind::Damaged, &summary.attachment, text, Remedy::Told));
         }
-        // The end of an ADD that seems not to have ended may be among the lines that are damaged.
-        let left_over = summary.has_left_over() && (summary.damaged == 0 || summary.uncommitted == 0);
-        if left_over || is_gone(&summary.pending, netns_of(summary.facts.values()), &links) {
+        if summary.is_surely_left_over() || is_gone(&summary.pending, netns_of(summary.facts.values()), &links) {
             findings.extend(one(options, &summary.attachment)?);
         }
     }

@@ -247,6 +247,12 @@ impl Summary {
     pub fn has_left_over(&self) -> bool {
         self.uncommitted > 0 || self.pending.iter().any(|entry| entry.state == State::Failed)
     }
+
+    /// Whether it may be taken back for an attachment that is to stay: not when the end of an ADD that seems not to have
+    /// ended may be among the lines that are damaged.
+    pub fn is_surely_left_over(&self) -> bool {
+        self.has_left_over() && (self.damaged == 0 || self.uncommitted == 0)
+    }
 }
 
 /// The journals of `network`, or of all, by attachment. Takes no lock: a call may be running.
