@@ -13,6 +13,7 @@ exec 9>"$tools/install.lock"
 flock 9
 
 say() { printf 'packages: %s\n' "$*" >&2; }
+. "$(dirname "${BASH_SOURCE[0]}")/apt.sh"
 
 # ---- Debian's, by a program (or file) that each brings
 declare -A package_of=(
@@ -27,21 +28,7 @@ for program in "${!package_of[@]}"; do
 done
 /usr/bin/python3 -c 'import venv, ensurepip' 2>/dev/null || missing+=(python3-venv)
 command -v go >/dev/null || missing+=(golang)
-if [ ${#missing[@]} -gt 0 ]; then
-  mapfile -t missing < <(printf '%s\n' "${missing[@]}" | sort -u)
-  line="apt-get install --no-install-recommends ${missing[*]}"
-  say "installing Debian's ${missing[*]}"
-  [ "$(id -u)" = 0 ] || { say "this needs root; as root: $line"; exit 1; }
-  # Daemons are run by the tests in namespaces of their own; the packaged services must not start on the machine.
-  if [ ! -e /usr/sbin/policy-rc.d ]; then
-    printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d
-    chmod 755 /usr/sbin/policy-rc.d
-    trap 'rm -f /usr/sbin/policy-rc.d' EXIT
-  fi
-  apt-get update -qq || true
-  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >"$tools/apt.log" 2>&1 ||
-    { tail -20 "$tools/apt.log" >&2; say "failed (all of it: $tools/apt.log); run: $line"; exit 1; }
-fi
+debian_packages "$tools/apt.log" "${missing[@]}"
 
 # ---- Rust's
 command -v cargo >/dev/null || { say "there is no cargo; install Rust 1.95 or newer with rustup, https://rustup.rs"; exit 1; }

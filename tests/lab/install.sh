@@ -14,6 +14,7 @@ exec 9>"$cache/install.lock"
 flock 9
 
 say() { printf '%s\n' "lab: $*" >&2; }
+. "$(dirname "${BASH_SOURCE[0]}")/../apt.sh"
 
 # ---- Debian's packages, by the program that each brings
 declare -A package_of=(
@@ -26,18 +27,7 @@ for program in "${!package_of[@]}"; do
   command -v "$program" >/dev/null || missing+=("${package_of[$program]}")
 done
 /usr/bin/python3 -c 'import venv, ensurepip' 2>/dev/null || missing+=(python3-venv)
-if [ ${#missing[@]} -gt 0 ]; then
-  mapfile -t missing < <(printf '%s\n' "${missing[@]}" | sort -u)
-  say "installing Debian's ${missing[*]}"
-  [ "$(id -u)" = 0 ] || { say "this needs root: apt-get install ${missing[*]}"; exit 1; }
-  apt-get update -qq
-  # The daemon is run by hand in a namespace of its own; the packaged service must not start on the machine.
-  printf '#!/bin/sh\nexit 101\n' >"$cache/policy-rc.d"
-  chmod 755 "$cache/policy-rc.d"
-  [ -e /usr/sbin/policy-rc.d ] || { ln -s "$cache/policy-rc.d" /usr/sbin/policy-rc.d && trap 'rm -f /usr/sbin/policy-rc.d' EXIT; }
-  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >"$cache/apt.log" 2>&1 ||
-    { tail -20 "$cache/apt.log" >&2; say "apt-get install ${missing[*]} failed (all of it: $cache/apt.log)"; exit 1; }
-fi
+debian_packages "$cache/apt.log" "${missing[@]}"
 
 # ---- bagpipe-bgp
 want=$(cat "$here/requirements.lock" "$here/mend-venv.sh" | sha256sum | cut -c1-16)

@@ -10,6 +10,7 @@ exec 9>"$tools/install.lock"
 flock 9
 
 say() { printf 'runtimes: %s\n' "$*" >&2; }
+. "$here/../apt.sh"
 
 [ $# -gt 0 ] || set -- podman containerd docker
 # A program (or file) that each package brings.
@@ -26,17 +27,4 @@ missing=()
 for program in "${!package_of[@]}"; do
   command -v "$program" >/dev/null || [ -e "$program" ] || missing+=("${package_of[$program]}")
 done
-[ ${#missing[@]} -gt 0 ] || exit 0
-mapfile -t missing < <(printf '%s\n' "${missing[@]}" | sort -u)
-line="apt-get install --no-install-recommends ${missing[*]}"
-say "installing Debian's ${missing[*]}"
-[ "$(id -u)" = 0 ] || { say "this needs root; as root: $line"; exit 1; }
-# Daemons are run by the scripts in namespaces of their own; the packaged services must not start on the machine.
-if [ ! -e /usr/sbin/policy-rc.d ]; then
-  printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d
-  chmod 755 /usr/sbin/policy-rc.d
-  trap 'rm -f /usr/sbin/policy-rc.d' EXIT
-fi
-apt-get update -qq || true
-DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >"$tools/apt.log" 2>&1 ||
-  { tail -20 "$tools/apt.log" >&2; say "failed (all of it: $tools/apt.log); run: $line"; exit 1; }
+debian_packages "$tools/apt.log" "${missing[@]}"

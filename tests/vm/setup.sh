@@ -16,6 +16,7 @@ exec 9>"$cache/setup.lock"
 flock 9
 
 say() { printf 'vm: %s\n' "$*" >&2; }
+. "$here/../apt.sh"
 
 # ---- Debian's packages, by the program that each brings
 declare -A package_of=(
@@ -26,21 +27,7 @@ missing=()
 for program in "${!package_of[@]}"; do
   command -v "$program" >/dev/null || missing+=("${package_of[$program]}")
 done
-if [ ${#missing[@]} -gt 0 ]; then
-  mapfile -t missing < <(printf '%s\n' "${missing[@]}" | sort -u)
-  line="apt-get install --no-install-recommends ${missing[*]}"
-  say "installing Debian's ${missing[*]}"
-  [ "$(id -u)" = 0 ] || { say "this needs root; as root: $line"; exit 1; }
-  # Nothing that a package brings may start on the machine.
-  if [ ! -e /usr/sbin/policy-rc.d ]; then
-    printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d
-    chmod 755 /usr/sbin/policy-rc.d
-    trap 'rm -f /usr/sbin/policy-rc.d' EXIT
-  fi
-  apt-get update -qq || true
-  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >"$cache/apt.log" 2>&1 ||
-    { tail -20 "$cache/apt.log" >&2; say "failed (all of it: $cache/apt.log); run: $line"; exit 1; }
-fi
+debian_packages "$cache/apt.log" "${missing[@]}"
 
 # ---- Debian's kernel
 want=$(sha256sum "$here/setup.sh" "$here/init" | sha256sum | cut -c1-16)

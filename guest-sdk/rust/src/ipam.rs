@@ -13,6 +13,20 @@ pub struct Ipam {
     pub plugin: String,
 }
 
+/// For a plugin that manages addresses: results before 0.3.0 have one of each family (`ip4`, `ip6`).
+///
+/// # Errors
+/// The reference's, when there are more at such a version.
+pub fn one_of_each_family(version: &str, is_ipv4: impl IntoIterator<Item = bool>) -> Result<(), Failure> {
+    let [mut v4, mut v6] = [0; 2];
+    is_ipv4.into_iter().for_each(|is_ipv4| *if is_ipv4 { &mut v4 } else { &mut v6 } += 1);
+    if v4.max(v6) > 1 && matches!(version, "" | "0.1.0" | "0.2.0") {
+        let text = ["CNI version ", version, " does not support more than 1 address per family"].concat();
+        return Err(Failure::config(text));
+    }
+    Ok(())
+}
+
 impl Ipam {
     /// Whether there is a plugin to ask.
     pub fn is_set(&self) -> bool {

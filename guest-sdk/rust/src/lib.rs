@@ -41,7 +41,7 @@ mod call;
 pub mod configure;
 mod failure;
 pub mod host;
-mod ipam;
+pub mod ipam;
 pub mod mac;
 pub mod masquerade;
 mod plugin;

@@ -255,6 +255,16 @@ pub struct LinkInfo {
     pub extra: Vec<(String, String)>,
 }
 
+impl LinkInfo {
+    /// Kinds of links that ride on another one, their parent.
+    pub const RIDERS: [&'static str; 3] = ["macvlan", "ipvlan", "vlan"];
+
+    /// Whether it is of one of these.
+    pub fn rides(&self) -> bool {
+        Self::RIDERS.contains(&self.kind.as_str())
+    }
+}
+
 /// An address to put on a link.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AddressSpec {

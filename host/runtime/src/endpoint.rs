@@ -155,6 +155,10 @@ pub(crate) fn send(name: &str, endpoint: &Endpoint, call: &Call<'_>, left: Durat
         ureq::Error::Io(e) if matches!(e.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut) => {
             Fault::Timeout(format!("{what} did not answer within {} ms", timeout.as_millis()))
         }
+        // The whole call's deadline came first, or somebody ends it: signals are for nothing else here (deadline.rs).
+        ureq::Error::Io(e) if e.kind() == std::io::ErrorKind::Interrupted => {
+            Fault::Timeout(format!("{what} did not answer before the end of this call"))
+        }
         e => Fault::Broken(format!("{what} gave no whole answer: {e}")),
     };
     let answer = agent.run(request).map_err(broken)?;

@@ -83,8 +83,10 @@ impl Generation {
     /// When it can't be listed.
     pub(crate) fn plugins(&self) -> Outcome<Vec<String>> {
         let failed = |error: std::io::Error| StateError::Other(format!("could not list {}: {error}", paths::ACTIVE));
+        let directory = self.directory.as_ref().map_err(|error| StateError::Other(error.to_string()))?;
         let mut plugins = Vec::new();
-        for entry in std::fs::read_dir(paths::ACTIVE).map_err(failed)? {
+        // By the descriptor: the path may lead to the next generation by now.
+        for entry in std::fs::read_dir(format!("/proc/self/fd/{}", directory.as_raw_fd())).map_err(failed)? {
             let name = entry.map_err(failed)?.file_name();
             plugins.extend(name.to_str().and_then(|name| name.strip_suffix(".json")).map(str::to_owned));
         }

@@ -1,7 +1,7 @@
 //! The configuration: `ipam` of the network's, with what the runtime adds to it.
 
 use crate::ranges::{self, RangeConfig, RangeSet};
-use sandwire_plugin::{Failure, IpNet, Route, addr};
+use sandwire_plugin::{Failure, IpNet, Route, addr, ipam};
 use serde::{Deserialize, Deserializer};
 use std::net::IpAddr;
 
@@ -143,21 +143,10 @@ impl Config {
             return Err(Failure::config("no IP ranges specified"));
         }
         let ranges = ranges::sets(&sets)?;
-        one_per_family(&network.cni_version, &ranges)?;
+        ipam::one_of_each_family(&network.cni_version, ranges.iter().map(RangeSet::is_ipv4))?;
         let (data_dir, resolv_conf) = (said(ipam.data_dir), said(ipam.resolv_conf));
         Ok(Self { data_dir, resolv_conf, routes: ipam.routes, ranges, requested })
     }
-}
-
-/// Results before 0.3.0 have one address of each family (`ip4`, `ip6`).
-fn one_per_family(version: &str, sets: &[RangeSet]) -> Result<(), Failure> {
-    let v4 = sets.iter().filter(|set| set.is_ipv4()).count();
-    let many = v4 > 1 || sets.len() - v4 > 1;
-    if many && matches!(version, "" | "0.1.0" | "0.2.0") {
-        let text = format!("CNI version {version} does not support more than 1 address per family");
-        return Err(Failure::config(text));
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The configuration: `ipam` of the network's, with what the runtime puts in its place.
 
-use sandwire_plugin::{Dns, Failure, IpConfig, IpNet, Route, addr};
+use sandwire_plugin::{Dns, Failure, IpConfig, IpNet, Route, addr, ipam};
 use serde::Deserialize;
 use std::net::IpAddr;
 
@@ -85,7 +85,7 @@ impl Config {
                 ips
             }
         };
-        one_per_family(&network.cni_version, &ips)?;
+        ipam::one_of_each_family(&network.cni_version, ips.iter().map(|ip| ip.address.addr().is_ipv4()))?;
         Ok(Self { ips, routes: ipam.routes, dns: ipam.dns })
     }
 }
@@ -105,17 +105,6 @@ fn instead(given: &Ips) -> Result<Option<Vec<IpConfig>>, Failure> {
 
 fn cidr(text: &str, what: &str) -> Result<IpNet, Failure> {
     addr::parse_cidr(text).map_err(|_| Failure::config([what, " '", text, "'"].concat()))
-}
-
-/// Results before 0.3.0 have one address of each family (`ip4`, `ip6`).
-fn one_per_family(version: &str, ips: &[IpConfig]) -> Result<(), Failure> {
-    let v4 = ips.iter().filter(|ip| ip.address.addr().is_ipv4()).count();
-    let many = v4 > 1 || ips.len() - v4 > 1;
-    if many && matches!(version, "" | "0.1.0" | "0.2.0") {
-        let text = format!("CNI version {version} does not support more than 1 address per family");
-        return Err(Failure::config(text));
-    }
-    Ok(())
 }
 
 #[cfg(test)]

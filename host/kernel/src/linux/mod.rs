@@ -112,9 +112,6 @@ impl LinuxKernel {
     }
 }
 
-/// Kinds of links that ride on another one.
-const RIDERS: [&str; 3] = ["macvlan", "ipvlan", "vlan"];
-
 impl LinuxKernel {
     /// The link that IFLA_LINK of one of these kinds names.
     fn linked(&mut self, link: LinkId, kinds: &[&str]) -> Outcome<LinkInfo> {
@@ -211,7 +208,7 @@ impl Kernel for LinuxKernel {
     }
 
     fn link_parent(&mut self, link: LinkId) -> Outcome<LinkInfo> {
-        self.linked(link, &RIDERS)
+        self.linked(link, &LinkInfo::RIDERS)
     }
 
     fn create_veth(&mut self, a: &DeviceSpec, b: &DeviceSpec) -> Outcome<(LinkId, LinkId)> {

@@ -22,9 +22,9 @@ fn failed(what: &str, path: &Path, error: &Error) -> Refusal {
 }
 
 fn text_of(path: &Path, flags: i32) -> Answer<String> {
-    let file = std::fs::OpenOptions::new().read(true).custom_flags(flags).open(path);
+    // A fifo would block the open until somebody writes to it; then it is seen to be none of ours.
+    let file = std::fs::OpenOptions::new().read(true).custom_flags(flags | libc::O_NONBLOCK).open(path);
     let file = file.map_err(|e| failed("open", path, &e))?;
-    // A fifo would block the call until somebody writes to it.
     if !file.metadata().map_err(|e| failed("read", path, &e))?.is_file() {
         return Err(Refusal::invalid(format!("{} is no regular file", path.display())));
     }

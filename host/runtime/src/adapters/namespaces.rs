@@ -25,7 +25,7 @@ impl Guest {
         let master = info.master.and_then(|index| session.name_of(sandwire_kernel::LinkId { netns, index }));
         let mut extra = info.extra.clone();
         let mut put = |key: &str, value: String| extra.push((key.to_owned(), value));
-        if ["macvlan", "ipvlan", "vlan"].contains(&info.kind.as_str())
+        if info.rides()
             && let Ok(parent) = session.kernel()?.link_parent(info.id)
             && session.right(&parent, grant).is_some()
         {

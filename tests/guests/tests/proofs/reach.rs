@@ -187,10 +187,13 @@ fn files_and_directories() {
     let bench = Bench::new(
         "hostile",
         r#"data_dirs = ["/var/lib/cni/*"]
-files = { allowed = "/etc/hostname" }"#,
+files = { allowed = "/etc/hostname", fifo = "/run/fifo" }"#,
         "",
     )
     .unwrap();
+    // Opening it must not wait for a writer.
+    bench.node.sh("mkfifo /run/fifo").unwrap();
+    bench.stopped("read-file", &json!({"file": "fifo"}), 7, "is no regular file").unwrap();
     for dir in ["/etc", "/var/lib/cni/networks/../../../../etc", "/var/lib/cni/../../../tmp", "relative", "", "/"] {
         bench.stopped("data-dir", &json!({"dir": dir}), 110, "data_dirs").unwrap();
     }
