@@ -14,6 +14,7 @@ flock 9
 
 say() { printf 'packages: %s\n' "$*" >&2; }
 . "$(dirname "${BASH_SOURCE[0]}")/apt.sh"
+. "$(dirname "${BASH_SOURCE[0]}")/go.sh"
 
 # ---- Debian's, by a program (or file) that each brings
 declare -A package_of=(
@@ -42,8 +43,4 @@ if command -v rustup >/dev/null; then
 fi
 
 # ---- cnitool: Debian's knows nothing of spec 1.1.0
-if [ ! -x "$tools/bin/cnitool" ]; then
-  line="GOFLAGS=-mod=mod GOTOOLCHAIN=local GOBIN=$tools/bin go install github.com/containernetworking/cni/cnitool@v1.3.0"
-  say "installing cnitool with $(go version | cut -d' ' -f3)"
-  env ${line%% go install*} go install "${line##* }" || { say "failed; run: $line"; exit 1; }
-fi
+go_programs "$tools/bin" "$cnitool"

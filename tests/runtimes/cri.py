@@ -5,7 +5,7 @@
     cri.py SOCKET run NAME [--port HOST:CONTAINER[/PROTOCOL]]... [--annotation KEY=VALUE]...      prints the pod's id
     cri.py SOCKET status ID                            its state and addresses, as JSON
     cri.py SOCKET stop ID | remove ID
-    cri.py SOCKET many COUNT AT_ONCE                   runs, looks at, stops and removes so many; no address twice
+    cri.py SOCKET many COUNT AT_ONCE                   runs, looks at, stops and removes so many; no address twice; how long it took
 
 Messages are written by hand from k8s.io/cri-api's runtime.v1: a field is a number, and there are few.
 """
@@ -14,6 +14,7 @@ import argparse
 import concurrent.futures
 import json
 import sys
+import time
 
 import grpc
 
@@ -116,15 +117,20 @@ class Runtime:
         self.call("RemovePodSandbox", message((1, pod)))
 
     def many(self, count, at_once):
+        began, seconds = time.monotonic(), {}
         with concurrent.futures.ThreadPoolExecutor(at_once) as pool:
             pods = list(pool.map(lambda n: self.run(f"many-{n}"), range(count)))
+            seconds["run"] = time.monotonic() - began
             addresses = [ip for ips in pool.map(lambda pod: self.status(pod)["ips"], pods) for ip in ips]
             # As the kubelet does: more often than needed.
             for step in (self.stop, self.stop, self.remove, self.remove):
+                began = time.monotonic()
                 list(pool.map(step, pods))
+                name = step.__name__
+                seconds[name if name not in seconds else f"{name} again"] = time.monotonic() - began
         if len(set(addresses)) != len(addresses) or len(addresses) < count:
             raise SystemExit(f"{count} pods have the addresses {sorted(addresses)}")
-        return {"pods": count, "addresses": len(addresses)}
+        return f"{count} pods, {len(addresses)} addresses: " + ", ".join(f"{step} {n:.1f} s" for step, n in seconds.items())
 
 
 def main():

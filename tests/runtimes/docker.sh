@@ -19,8 +19,6 @@ runtime_network pods cni-docker 10.84.0.0/24 fd00:84::/64
 runtime_image "$LAB_RUN/image.tar"
 claim "docker takes an image" docker import "$LAB_RUN/image.tar" box
 
-fetched() { [ "$("$@")" = "it works" ]; }
-is() { [ "$("${@:2}")" = "$1" ]; }
 netns_of() { echo "/proc/$(docker inspect -f '{{ .State.Pid }}' "$1")/ns/net"; }
 # chain VERB NAME NETNS: every plugin of the network's list as libcni calls them; ADD's result is kept beside.
 chain() {
@@ -65,7 +63,9 @@ claim "... by IPv6 as well" ping -c 1 -W 5 "$(address blue 1)"
 claim "CHECK finds nothing to complain of" chain CHECK blue "$(netns_of blue-pause)"
 if has_chained tuning; then claim "the chain's last plugin has done its work" is 777 docker exec blue cat /sys/class/net/eth0/tx_queue_len; fi
 ln -s "$(netns_of blue-pause)" /run/netns/blue
-claim "ip netns shows it through a link" ip netns exec blue ip addr show eth0
+listed() { ip netns list | grep -qw blue; }
+claim "ip netns lists it through a link" listed
+claim "... and shows what is inside" is "$(address blue 0)/24" sh -c 'ip -n blue -j -4 addr show eth0 | jq -r ".[0].addr_info[0] | \"\(.local)/\(.prefixlen)\""'
 rm /run/netns/blue
 
 claim "a second one" docker_run green

@@ -28,8 +28,6 @@ pod() {
 }
 in_ctr() { local name=$1; shift; pod exec "$name" "$@"; }
 address() { pod inspect "$1" | jq -er ".[0].NetworkSettings.Networks[\"$2\"].${3:-IPAddress}"; }
-# fetched COMMAND...: it prints the page that the containers serve.
-fetched() { [ "$("$@")" = "it works" ]; }
 tuned() { [ "$(in_ctr "$1" cat "/sys/class/net/$2/tx_queue_len")" = 777 ]; }
 has_no() { is_not in_ctr "$1" ip link show "$2"; }
 leases() { [ "$(find "/var/lib/cni/networks/$1" -type f ! -name lock ! -name 'last_reserved_ip.*' | wc -l)" = "$2" ]; }
@@ -52,13 +50,8 @@ claim "... by IPv6, $web6" in_ctr client ping -c 1 -W 5 "$web6"
 
 if has_chained portmap; then
   claim "a published port" pod run -d --name published --network front -p 18080:8080 box serve
-  lab_namespace outside
-  ip link add to-outside type veth peer name eth0 netns "$(<"$LAB_RUN/outside.pid")"
-  ip addr add 192.0.2.1/24 dev to-outside
-  ip link set to-outside up
-  lab_exec outside sh -c 'ip addr add 192.0.2.2/24 dev eth0 && ip link set eth0 up'
-  claim "... from another host" fetched lab_exec outside curl -s -m 5 --retry 5 --retry-connrefused http://192.0.2.1:18080/
-  claim "... from the node" fetched curl -s -m 5 http://192.0.2.1:18080/
+  runtime_outside
+  claim_port 18080 in_ctr published page
   claim "... is gone with its container" pod rm -f -t 0 published
   claim "... really" is_not curl -s -m 2 http://192.0.2.1:18080/
   ip link del to-outside

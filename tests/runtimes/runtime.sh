@@ -7,6 +7,7 @@
 #
 # LONG=1            more of the same: what a short run does once
 # RUNTIMES_CHAIN    plugins after the bridge, a list in JSON
+# RUNTIME_CNI       the networks' cniVersion, 1.0.0 when a script says nothing else
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 . "$here/../lab/lab.sh"
 
@@ -16,6 +17,7 @@ usual='[{"type": "portmap", "capabilities": {"portMappings": true}, "snat": true
   {"type": "tuning", "sysctl": {"net.ipv4.conf.IFNAME.arp_filter": "1"}, "txQLen": 777}]'
 CHAIN=${RUNTIMES_CHAIN:-$usual}
 LONG=${LONG:-}
+TOOLS=${SANDWIRE_TOOLS:-/var/tmp/sandwire-tools}
 
 # claim TEXT COMMAND...: in this shell, so that a function may set variables.
 claim() {
@@ -28,7 +30,15 @@ claim() {
     exit 1
   fi
 }
+# told TEXT COMMAND...: the same, and the line of figures that it prints last.
+told() {
+  claim "$@"
+  sed -n '$s/^/     /p' "$LAB_RUN/said"
+}
 is_not() { ! "$@"; }
+# is TEXT COMMAND...: that is what it prints. refused TEXT COMMAND...: it fails and says so.
+is() { [ "$("${@:2}")" = "$1" ]; }
+refused() { local said; ! said=$("${@:2}" 2>&1) && { echo "$said" && grep -qF -- "$1" <<<"$said"; }; }
 has_chained() { jq -e --arg type "$1" 'any(.type == $type)' <<<"$CHAIN" >/dev/null; }
 
 # Control groups are the one thing of a runtime that no namespace takes along. So the whole script runs in groups of its own, sees
@@ -136,12 +146,46 @@ only_sandwire() {
 }
 
 # runtime_network NAME BRIDGE SUBNET [SUBNET6]: a bridge with host-local, then the chain, as NAME in /etc/cni/net.d.
+# Where br_netfilter is loaded, a container reaches itself through a host port only with hairpinMode.
 runtime_network() {
-  jq -n --arg name "$1" --arg bridge "$2" --arg subnet "$3" --arg subnet6 "${4:-}" --argjson chain "$CHAIN" '
-    {cniVersion: "1.0.0", name: $name, plugins: ([{type: "bridge", bridge: $bridge, isGateway: true, ipMasq: true, ipam:
+  jq -n --arg version "${RUNTIME_CNI:-1.0.0}" --arg name "$1" --arg bridge "$2" --arg subnet "$3" --arg subnet6 "${4:-}" \
+    --argjson chain "$CHAIN" '
+    {cniVersion: $version, name: $name, plugins: ([{type: "bridge", bridge: $bridge, isGateway: true, ipMasq: true, hairpinMode: true, ipam:
       {type: "host-local", ranges: ([[{subnet: $subnet}]] + if $subnet6 == "" then [] else [[{subnet: $subnet6}]] end),
        routes: ([{dst: "0.0.0.0/0"}] + if $subnet6 == "" then [] else [{dst: "::/0"}] end)}}] + $chain)}' \
     >"/etc/cni/net.d/$1.conflist"
+}
+
+# runtime_outside: another host, "outside", that has no route to any container. The node is 192.0.2.1 and 2001:db8::1 to it.
+runtime_outside() {
+  lab_namespace outside
+  ip link add to-outside type veth peer name eth0 netns "$(<"$LAB_RUN/outside.pid")"
+  ip addr add 192.0.2.1/24 dev to-outside
+  ip addr add 2001:db8::1/64 dev to-outside nodad
+  ip link set to-outside up
+  lab_exec outside sh -c 'ip addr add 192.0.2.2/24 dev eth0 && ip addr add 2001:db8::2/64 dev eth0 nodad && ip link set eth0 up'
+}
+# claim_port PORT COMMAND...: whoever asks for the page at a host port gets it; COMMAND ADDRESS PORT asks from inside the container.
+claim_port() {
+  local port=$1
+  shift
+  claim "... from another host" fetched lab_exec outside curl -s -m 5 --retry 5 --retry-connrefused "http://192.0.2.1:$port/"
+  claim "... from there by IPv6" fetched lab_exec outside curl -s -m 5 "http://[2001:db8::1]:$port/"
+  claim "... from the node" fetched curl -s -m 5 "http://192.0.2.1:$port/"
+  claim "... from the node by 127.0.0.1" fetched curl -s -m 5 "http://127.0.0.1:$port/"
+  claim "... from itself (hairpin)" fetched "$@" 192.0.2.1 "$port"
+  claim "... from itself by IPv6" fetched "$@" 2001:db8::1 "$port"
+}
+# fetched COMMAND...: it prints the page that containers serve.
+fetched() { [ "$("$@")" = "it works" ]; }
+# rate MBITS ADDRESS FROM TO: so fast does TCP get to the address; two network namespaces' paths.
+rate() {
+  local receiver status=0
+  nsenter --net="$4" /usr/bin/python3 "$here/rate.py" receive 5201 "$1" &
+  receiver=$!
+  nsenter --net="$3" /usr/bin/python3 "$here/rate.py" send "$2" 5201 || status=1
+  wait $receiver || status=1
+  return $status
 }
 
 # runtime_image FILE: an archive of a file system that is busybox and nothing else.
@@ -168,12 +212,13 @@ T
   tar -C "$root" -cf "$1" .
 }
 
-# nothing_left: no interface, lease, rule or journal entry of any attachment.
+# nothing_left: no interface, lease, rule, journal entry or kept result of any attachment.
 nothing_left() {
   local left
   left=$(
     ip -o link show type veth
     find /var/lib/cni/networks -type f ! -name lock ! -name 'last_reserved_ip.*' 2>/dev/null
+    find /var/lib/cni/results -type f 2>/dev/null
     find /run/sandwire/journal -path '*/locks' -prune -o -type f -print 2>/dev/null
     nft list ruleset 2>/dev/null | grep -E 'elements|comment' || true
   )
