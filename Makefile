@@ -15,7 +15,9 @@ test:
 test-runtimes: build
 	LONG=1 tests/runtimes/podman.sh
 	LONG=1 tests/runtimes/containerd.sh
+	CONTAINERD=2 LONG=1 tests/runtimes/containerd.sh
 	LONG=1 tests/runtimes/docker.sh
+	LONG=1 tests/runtimes/cnitool.sh
 
 # Hours: all six errnos at each system call, 5,000 stale attachments, 20,000 sequences beside the native plugins, random steps until MODEL_SECONDS (14,400) are over.
 soak: build

@@ -81,7 +81,9 @@ part "model" env MODEL_SEED=77 cargo test --locked --profile tool --no-fail-fast
 part "beside the native plugins" tested -p sandwire-differential
 part "podman" tests/runtimes/podman.sh
 part "containerd" tests/runtimes/containerd.sh
+part "containerd 2" env CONTAINERD=2 tests/runtimes/containerd.sh
 part "docker" tests/runtimes/docker.sh
+part "cnitool" tests/runtimes/cnitool.sh
 part "full kernel" tests/vm/lane.sh
 part "lab" tests/lab/self-test.sh
 part "bagpipe" tests/lab/bagpipe.sh

@@ -216,7 +216,8 @@ T
 nothing_left() {
   local left
   left=$(
-    ip -o link show type veth
+    ip -o link show type veth | grep -v ' to-outside@' || true
+    ip -o link show type ifb
     find /var/lib/cni/networks -type f ! -name lock ! -name 'last_reserved_ip.*' 2>/dev/null
     find /var/lib/cni/results -type f 2>/dev/null
     find /run/sandwire/journal -path '*/locks' -prune -o -type f -print 2>/dev/null
