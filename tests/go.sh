@@ -6,7 +6,7 @@ cnitool=github.com/containernetworking/cni/cnitool@v1.3.0
 
 # go_programs FOLDER PACKAGE@VERSION...: these programs, of one module, in FOLDER; all of them or none. Once: what is there stays.
 go_programs() {
-  local folder=$1 settings lock
+  local folder=$1 settings lock try
   shift
   mkdir -p "$folder"
   # One at a time; the second finds it done. A lock of its own, because a build takes minutes.
@@ -19,8 +19,12 @@ go_programs() {
     say "installing $* with $(go version | cut -d' ' -f3), once"
     rm -rf "$folder.new"
     mkdir "$folder.new"
-    env "${settings[@]}" GOBIN="$folder.new" nice go install "$@" ||
-      { say "failed; run: ${settings[*]} GOBIN=$folder go install $*"; exit 1; }
+    # A hundred modules are fetched: one that failed is asked for again, and what is there already is not.
+    for try in 1 2 3; do
+      env "${settings[@]}" GOBIN="$folder.new" nice go install "$@" && break
+      [ $try != 3 ] || { say "failed; run (Go 1.25 or newer): ${settings[*]} GOBIN=$folder go install $*"; exit 1; }
+      sleep $((try * 5))
+    done
     mv -f "$folder.new"/* "$folder/"
     rmdir "$folder.new"
   fi

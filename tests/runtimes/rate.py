@@ -33,7 +33,11 @@ def receive(port, mbits):
         return taken * 8e-6 / (now - began)
 
     until = time.monotonic() + BURST_SECONDS
-    while (rate := through(0.25)) > 2 * mbits:
+    slow = 0
+    # Twice, because a sender that had to wait for a processor looks slow as well.
+    while slow < 2:
+        rate = through(0.25)
+        slow = slow + 1 if rate < 2 * mbits else 0
         if time.monotonic() > until:
             raise SystemExit(f"still {rate:.1f} Mbit/s after {BURST_SECONDS} s, asked for were {mbits:g}")
     # What TCP has sent too much is still on its way.
