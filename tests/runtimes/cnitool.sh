@@ -12,7 +12,8 @@ RUNTIME_CNI=1.1.0
 network=/etc/cni/net.d/pods.conflist
 export CNI_PATH=/opt/cni/bin NETCONFPATH=/etc/cni/net.d
 # What a pod with a host port and a bandwidth is attached with. cnitool keeps it with the result, but its DEL doesn't take it from there.
-asked='{"portMappings": [{"hostPort": 18080, "containerPort": 8080, "protocol": "tcp"}],
+asked='{"portMappings": [{"hostPort": 18080, "containerPort": 8080, "protocol": "tcp"},
+    {"hostPort": 18053, "containerPort": 8053, "protocol": "udp"}],
   "bandwidth": {"ingressRate": 20000000, "ingressBurst": 4000000, "egressRate": 10000000, "egressBurst": 4000000}}'
 
 # tool VERB NETWORK POD
@@ -31,6 +32,20 @@ page_from() {
   inside "$1" curl -s -m 5 --retry 5 --retry-connrefused "http://$address:$3/"
 }
 gone() { ! ip -n "$1" link show eth0 && [ ! -e "$(kept "$1")" ] && ! grep -rl "$(id_of "$1")" /var/lib/cni/networks; }
+# A server that sends back what it gets by UDP; udp COMMAND... ADDRESS PORT asks it.
+cat >"$LAB_RUN/echo.py" <<'T'
+import socket, sys
+end = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+if len(sys.argv) == 2:
+    end.bind(("::", int(sys.argv[1])))
+    while True:
+        end.sendto(*end.recvfrom(100))
+address = sys.argv[1] if ":" in sys.argv[1] else f"::ffff:{sys.argv[1]}"
+end.settimeout(5)
+end.sendto(b"it works", (address, int(sys.argv[2])))
+print(end.recv(100).decode())
+T
+udp() { "${@:1:$#-2}" /usr/bin/python3 "$LAB_RUN/echo.py" "${@: -2}"; }
 # works POD: it has its interface, and the other host answers it, which knows of no container's address.
 works() { inside "$1" ping -c 1 -W 5 192.0.2.2 && inside "$1" ping -c 1 -W 5 2001:db8::2; }
 
@@ -40,6 +55,9 @@ mkdir -p "$LAB_RUN/www"
 echo 'it works' >"$LAB_RUN/www/index.html"
 for pod in blue green; do ip netns add $pod && ip -n $pod link set lo up; done
 inside blue busybox httpd -h "$LAB_RUN/www" -p 8080
+inside blue /usr/bin/python3 "$LAB_RUN/echo.py" 8053 &
+server_up() { [ -n "$(inside blue ss -Hlun sport = 8053)" ]; }
+lab_until 20 "a server for UDP" server_up
 
 # ---- add, check
 claim "status: every plugin of the chain could attach" tool status pods blue
@@ -64,6 +82,10 @@ claim "it reaches another host, masqueraded, by both" works blue
 if has_chained portmap; then
   echo "     its host port"
   claim_port 18080 page_from blue
+  claim "... UDP from another host" fetched udp lab_exec outside 192.0.2.1 18053
+  claim "... by IPv6" fetched udp lab_exec outside 2001:db8::1 18053
+  claim "... UDP from the node" fetched udp env 192.0.2.1 18053
+  claim "... UDP from itself" fetched udp inside blue 192.0.2.1 18053
 fi
 if has_chained bandwidth; then
   told "what it gets is limited" rate 20 "$(address blue 0)" /proc/self/ns/net /run/netns/blue
@@ -113,7 +135,10 @@ claim "nothing is left" nothing_left
 claim "add" attach blue "$asked"
 claim "del, without the capabilities" tool del pods blue
 claim "... takes it away" gone blue
-if has_chained portmap; then claim "... and its host port" is_not curl -s -m 2 http://192.0.2.1:18080/; fi
+if has_chained portmap; then
+  claim "... and its host ports" is_not curl -s -m 2 http://192.0.2.1:18080/
+  claim "... UDP's as well" is_not udp lab_exec outside 192.0.2.1 18053
+fi
 claim "del again" tool del pods blue
 claim "add after that" attach blue "$asked"
 claim "... works" works blue
