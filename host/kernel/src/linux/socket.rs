@@ -266,11 +266,19 @@ impl Socket {
         Ok(())
     }
 
+    /// Sends a batch, whatever its size.
     pub(crate) fn send(&self, bytes: &[u8]) -> Result<(), Refusal> {
+        let mut has_room = false;
         loop {
             match send(self.inner.as_raw_fd(), bytes, MsgFlags::empty()) {
                 Ok(_) => return Ok(()),
                 Err(Errno::EINTR) => {}
+                // More than the socket's send buffer (`netlink_sendmsg`), 212,992 bytes by default: a transaction of a
+                // pod with hundreds of ports, which must not be cut in two.
+                Err(Errno::EMSGSIZE) if !has_room => {
+                    has_room = true;
+                    setsockopt(&self.inner, sockopt::SndBufForce, &bytes.len()).map_err(Refusal::new)?;
+                }
                 Err(errno) => return Err(Refusal::new(errno)),
             }
         }

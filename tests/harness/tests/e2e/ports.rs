@@ -147,3 +147,19 @@ fn ports_through_the_whole_chain() {
     chain.detach(&neighbour, &other);
     chain.node.sh("test -z \"$(nft list ruleset | grep sandwire; ip -br link | grep veth)\"").unwrap();
 }
+
+/// A range as `podman run -p 20000-21999:...` publishes it: more than a netlink socket sends at once by default.
+#[test]
+fn thousands_of_ports_of_one_pod() {
+    let chain = Chain::new();
+    let pod = chain.node.pod("many").unwrap();
+    let mapping = |port: u32| json!({"hostPort": port, "containerPort": 80, "protocol": "tcp"});
+    let ports: Vec<Value> = (20_000..22_000).chain([8080]).map(mapping).collect();
+    let result = chain.attach(&pod, &ports.into());
+    chain.serve(&pod, &result);
+    for node in ["192.0.2.1", "2001:db8::1"] {
+        assert!(chain.seen(&chain.outside.place(), "tcp", node).is_some(), "the last of them at {node}");
+    }
+    chain.detach(&pod, &result);
+    chain.node.sh("test -z \"$(nft list ruleset | grep sandwire; ip -br link | grep veth)\"").unwrap();
+}
