@@ -210,8 +210,8 @@ impl Directory {
         }
     }
 
-    /// The number of every file named as host-local names an address, with what the file is.
-    pub(super) fn scan(&self) -> Outcome<Vec<(u128, FileStat)>> {
+    /// The number of every file named as host-local names an address, in order.
+    pub(super) fn numbers(&self) -> Outcome<Vec<u128>> {
         let failed = |errno: Errno| self.io("list the lease directory", "", errno);
         let mut listing = nix::dir::Dir::openat(&self.fd, ".", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty());
         let mut found = Vec::new();
@@ -221,14 +221,17 @@ impl Directory {
             let Ok(address) = name.parse::<std::net::IpAddr>() else { continue };
             let number = ranges::number(address);
             // Another spelling of an address is not the file that would stop anybody from taking it.
-            if ranges::address(number).to_string() != name {
-                continue;
-            }
-            if let Ok(stat) = fstatat(&self.fd, entry.file_name(), AtFlags::AT_SYMLINK_NOFOLLOW) {
-                found.push((number, stat));
+            if ranges::address(number).to_string() == name {
+                found.push(number);
             }
         }
+        found.sort_unstable();
         Ok(found)
+    }
+
+    /// The same with what each file is.
+    pub(super) fn scan(&self) -> Outcome<impl Iterator<Item = (u128, FileStat)>> {
+        Ok(self.numbers()?.into_iter().filter_map(|number| Some((number, self.stat(number)?))))
     }
 
     /// The address that was given last from this set; none when there is none, or nothing readable: the scan then starts

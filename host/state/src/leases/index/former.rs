@@ -14,9 +14,9 @@ pub(super) struct Known {
 
 pub(super) struct Former<'a> {
     index: Option<&'a mut Index>,
-    /// The last 32 bits of each address, which few IPv6 addresses share, and where its lease is; sorted. The leases
+    /// The last 32 bits of each address, which few IPv6 addresses share, and which slot has its lease; sorted. The leases
     /// themselves stay in the file: 60,000 of them are megabytes.
-    places: Vec<(u32, u64)>,
+    places: Vec<(u32, u32)>,
 }
 
 impl<'a> Former<'a> {
@@ -24,8 +24,10 @@ impl<'a> Former<'a> {
     pub(super) fn of(mut index: Option<&'a mut Index>) -> Self {
         let mut places = Vec::new();
         if let Some(index) = &mut index {
-            let table = index.header.owners();
-            let listed = table.each(&mut index.pages, |at, holding| places.push((holding.number as u32, at)));
+            places.reserve_exact(index.header.holdings as usize);
+            let listed = index.header.owners().each(&mut index.pages, |slot, holding| {
+                places.push((holding.number as u32, slot as u32));
+            });
             if listed.is_err() {
                 places.clear();
             }
@@ -38,8 +40,9 @@ impl<'a> Former<'a> {
         let index = self.index.as_mut()?;
         let from = self.places.partition_point(|(low, _)| *low < number as u32);
         let alike = self.places.get(from..)?.iter().take_while(|(low, _)| *low == number as u32);
-        alike.into_iter().find_map(|(_, at)| {
-            let holding = Holding::from_slot(&index.pages.look(*at).ok()?)?;
+        let table = index.header.owners();
+        alike.into_iter().find_map(|(_, slot)| {
+            let holding = Holding::from_slot(&index.pages.look(table.at(u64::from(*slot))).ok()?)?;
             let settled = holding.identity.ctime < index.header.stamp;
             (holding.number == number).then_some(Known { holding, settled })
         })

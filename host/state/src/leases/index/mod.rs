@@ -7,6 +7,8 @@
 //! either: its pages reached the disk in any order, or not at all.
 
 mod blocks;
+mod draft;
+mod former;
 mod owners;
 mod pages;
 
@@ -16,13 +18,15 @@ use super::directory::{Content, Directory, Identity, shape};
 use super::ranges::Span;
 use crate::{Outcome, StateError};
 use blocks::Block;
+use draft::Draft;
+use former::Former;
 use nix::fcntl::OFlag;
 use owners::Table;
 use pages::{Pages, SLOT, Slot, field, slot_of};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashSet};
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -82,6 +86,12 @@ impl Header {
         ])
     }
 
+    /// The same with tables for this many blocks and leases, half of which stay free.
+    fn with_room(self, blocks: usize, holdings: usize) -> Self {
+        let slots = |used: usize, fewest: u64| (used as u64 * 2).next_power_of_two().max(fewest);
+        Self { block_slots: slots(blocks, FEWEST_BLOCKS), holding_slots: slots(holdings, FEWEST_HOLDINGS), ..self }
+    }
+
     fn owners(&self) -> Table {
         Table { start: TABLES + self.block_slots * SLOT as u64, capacity: self.holding_slots }
     }
@@ -89,14 +99,6 @@ impl Header {
     fn length(&self) -> u64 {
         TABLES + (self.block_slots + self.holding_slots) * SLOT as u64
     }
-}
-
-/// A lease of a former index.
-struct Known {
-    holding: Holding,
-    /// Its file changed last well before the index was last right. Otherwise it may have changed once more within the
-    /// same tick of the clock, with the same time and inode (what git calls a racy entry), and is read again.
-    settled: bool,
 }
 
 /// The index of one lease directory, for one operation under the directory's lock.
@@ -125,16 +127,14 @@ impl Index {
             {
                 Ok(index)
             }
-            former => {
-                Self::build(path, directory, boot, &former.map(|mut index| index.knowledge()).unwrap_or_default())
-            }
+            mut former => Self::build(path, directory, boot, former.as_mut()),
         }
     }
 
     /// Makes it again from the files.
     pub(super) fn rebuild(&mut self, directory: &Directory) -> Outcome<()> {
-        let known = self.knowledge();
-        *self = Self::build(&self.path, directory, self.header.boot, &known)?;
+        let (path, boot) = (self.path.clone(), self.header.boot);
+        *self = Self::build(&path, directory, boot, Some(self))?;
         Ok(())
     }
 
@@ -154,95 +154,70 @@ impl Index {
         })
     }
 
-    fn build(path: &Path, directory: &Directory, boot: u64, known: &HashMap<u128, Known>) -> Outcome<Self> {
+    fn build(path: &Path, directory: &Directory, boot: u64, former: Option<&mut Self>) -> Outcome<Self> {
         let (device, inode, changed) = directory.version()?;
-        let mut holdings = Vec::new();
-        for (number, stat) in directory.scan()? {
-            let identity = Identity::from(&stat);
-            let unknown = Holding { owner: OwnerHash::UNKNOWN, number, boot: 0, identity, set: None };
-            match shape(&stat) {
-                (true, 0) => {}
-                (false, _) => holdings.push(unknown),
-                (true, _) => {
-                    let known = known.get(&number).filter(|known| known.holding.identity == identity);
-                    if let Some(known) = known.filter(|known| known.settled) {
-                        holdings.push(known.holding);
-                        continue;
-                    }
-                    match directory.content(number) {
-                        Content::Missing | Content::Empty => {}
-                        Content::Unreadable => holdings.push(unknown),
-                        Content::Owned(owner) => {
-                            let owner = OwnerHash::of(&owner.container_id, &owner.ifname);
-                            let same = known.map(|known| known.holding).filter(|holding| holding.owner == owner);
-                            holdings.push(same.unwrap_or(Holding { owner, ..unknown }));
-                        }
-                    }
-                }
-            }
-        }
-        // Somebody who doesn't take the lock was at work meanwhile: right for this operation, not for the next.
-        let quiet = directory.version()?.2 == changed;
+        let numbers = directory.numbers()?;
+        let mut former = Former::of(former);
         let header =
             Header { device, inode, stamp: 0, boot, blocks_used: 0, holdings: 0, block_slots: 0, holding_slots: 0 };
+        let blocks = numbers.chunk_by(|a, b| a >> 8 == b >> 8).count();
+        let header = header.with_room(blocks, numbers.len());
         let place = directory.path().as_os_str().as_bytes();
-        let mut index = Self::write(path, header, place, &holdings)?;
+        let mut index = Self::write(path, header, place, |draft| {
+            let leases = numbers.iter().filter_map(|number| holding(directory, *number, &mut former));
+            leases.into_iter().try_for_each(|lease| draft.add(&lease))
+        })?;
         index.fresh = true;
-        if quiet {
+        // Somebody who doesn't take the lock was at work meanwhile: right for this operation, not for the next.
+        if directory.version()?.2 == changed {
             index.seal(directory);
         }
         Ok(index)
     }
 
-    /// What it knows of each address, to be taken over where the file's inode and time of change are still the same.
-    fn knowledge(&mut self) -> HashMap<u128, Known> {
-        let stamp = self.header.stamp;
-        let known = |holding: Holding| (holding.number, Known { settled: holding.identity.ctime < stamp, holding });
-        self.holdings().unwrap_or_default().into_iter().map(known).collect()
+    /// A new index of what `fill` adds, in the place of the old one; in memory when no file can be had, and then `fill`
+    /// is called once more.
+    fn write(
+        path: &Path,
+        header: Header,
+        place: &[u8],
+        mut fill: impl FnMut(&mut Draft) -> io::Result<()>,
+    ) -> Outcome<Self> {
+        let mut draw = |pages| {
+            let mut draft = Draft::new(pages, header);
+            fill(&mut draft)?;
+            draft.finish(place)
+        };
+        let (pages, header) = replace(path, |file| {
+            file.set_len(header.length())?;
+            draw(Pages::of_file(file))
+        })
+        .or_else(|_| draw(Pages::in_memory()))
+        .map_err(|error| StateError::io("build", path, error))?;
+        Ok(Self { path: path.to_owned(), header, pages, fresh: false })
     }
 
-    /// A new index with these leases, in the place of the old one.
-    fn write(path: &Path, mut header: Header, place: &[u8], holdings: &[Holding]) -> Outcome<Self> {
-        let mut blocks: HashMap<u128, Block> = HashMap::new();
-        for holding in holdings {
-            let number = holding.number >> 8;
-            let block = blocks.entry(number).or_insert(Block { number, taken: [0; 4] });
-            block.set((holding.number & 0xff) as u8, true);
-        }
-        header.blocks_used = blocks.len() as u64;
-        header.holdings = holdings.len() as u64;
-        header.block_slots = (header.blocks_used * 2).next_power_of_two().max(FEWEST_BLOCKS);
-        header.holding_slots = (header.holdings * 2).next_power_of_two().max(FEWEST_HOLDINGS);
-        let full = |error: io::Error| StateError::io("build", path, error);
-        let length = usize::try_from(header.length()).map_err(|_| full(io::ErrorKind::OutOfMemory.into()))?;
-        let mut image = vec![0; length];
-        let mut put = |start: u64, slots: u64, home: u64, slot: Slot| {
-            for step in 0..slots {
-                let at = (start + ((home + step) & (slots - 1)) * SLOT as u64) as usize;
-                if let Some(free) = image.get_mut(at..at + SLOT).filter(|bytes| bytes.iter().all(|byte| *byte == 0)) {
-                    free.copy_from_slice(&slot);
-                    return;
+    /// The same with larger tables.
+    fn grown(&mut self) -> Outcome<Self> {
+        let place = self.place().unwrap_or_default();
+        let table = self.header.owners();
+        let (mut blocks, mut count) = (HashSet::new(), 0);
+        let counted = table.each(&mut self.pages, |_, holding| {
+            blocks.insert(holding.number >> 8);
+            count += 1;
+        });
+        counted.map_err(|error| self.unreadable(error))?;
+        let header = self.header.with_room(blocks.len(), count);
+        let grown = Self::write(&self.path, header, &place, |draft| {
+            let mut added = Ok(());
+            table.each(&mut self.pages, |_, holding| {
+                if added.is_ok() {
+                    added = draft.add(&holding);
                 }
-            }
-        };
-        for block in blocks.values() {
-            put(TABLES, header.block_slots, blocks::home(block.number, header.block_slots), block.to_slot());
-        }
-        for holding in holdings {
-            let table = header.owners();
-            put(table.start, table.capacity, holding.owner.home(table.capacity), holding.to_slot());
-        }
-        if let Some(start) = image.get_mut(..SLOT) {
-            start.copy_from_slice(&header.to_slot());
-        }
-        // One that does not fit is left out: it is not needed.
-        if let Some(start) = image.get_mut(PLACE as usize..).and_then(|rest| rest.get_mut(..place.len()))
-            && place.len() < (TABLES - PLACE) as usize
-        {
-            start.copy_from_slice(place);
-        }
-        let file = replace(path, &image).ok();
-        Ok(Self { path: path.to_owned(), header, pages: Pages::of_image(&image, file), fresh: false })
+            })?;
+            added
+        })?;
+        Ok(Self { fresh: self.fresh, ..grown })
     }
 
     /// Says that the index agrees with the directory as it is now. The last step of every operation that changed
@@ -285,10 +260,14 @@ impl Index {
 
     /// How many addresses of `spans` are taken.
     pub(super) fn taken_in(&mut self, spans: &[Span]) -> Outcome<u64> {
-        let length = self.header.block_slots * SLOT as u64;
-        let run = self.pages.read_run(TABLES, length).map_err(|error| self.unreadable(error))?;
-        let blocks = run.as_chunks::<SLOT>().0.iter().filter_map(Block::from_slot);
-        Ok(blocks.map(|block| spans.iter().map(|span| u64::from(block.taken_in(*span))).sum::<u64>()).sum())
+        let mut taken = 0;
+        let count = |slot: &Slot| {
+            let block = Block::from_slot(slot);
+            taken += block.map_or(0, |block| spans.iter().map(|span| u64::from(block.taken_in(*span))).sum::<u64>());
+        };
+        let counted = self.pages.each(TABLES, self.header.block_slots * SLOT as u64, count);
+        counted.map_err(|error| self.unreadable(error))?;
+        Ok(taken)
     }
 
     /// What this owner holds.
@@ -298,10 +277,10 @@ impl Index {
 
     /// Every lease.
     pub(super) fn holdings(&mut self) -> Outcome<Vec<Holding>> {
-        let table = self.header.owners();
-        let run = self.pages.read_run(table.start, table.capacity * SLOT as u64);
-        let run = run.map_err(|error| self.unreadable(error))?;
-        Ok(run.as_chunks::<SLOT>().0.iter().filter_map(Holding::from_slot).collect())
+        let mut holdings = Vec::with_capacity(self.header.holdings as usize);
+        let listed = self.header.owners().each(&mut self.pages, |_, holding| holdings.push(holding));
+        listed.map_err(|error| self.unreadable(error))?;
+        Ok(holdings)
     }
 
     /// A lease was made. Never an error: the file is there, and an index that could not be changed is made again.
@@ -310,10 +289,8 @@ impl Index {
         if crowded(self.header.holdings, self.header.holding_slots)
             || crowded(self.header.blocks_used, self.header.block_slots)
         {
-            let place = self.place().unwrap_or_default();
-            let grown = self.holdings().and_then(|holdings| Self::write(&self.path, self.header, &place, &holdings));
-            match grown {
-                Ok(grown) => *self = Self { fresh: self.fresh, ..grown },
+            match self.grown() {
+                Ok(grown) => *self = grown,
                 Err(_) => self.pages.broken = true,
             }
         }
@@ -393,25 +370,50 @@ pub(super) fn places(root: &Path) -> Outcome<Vec<PathBuf>> {
     Ok(places)
 }
 
-/// Writes `image` beside `path` and renames it there, so that a crash leaves the old one, with what only it knows: the
-/// boots. Nobody else does so at the same time: the lease directory is locked.
-fn replace(path: &Path, image: &[u8]) -> io::Result<File> {
+/// What is behind an address's file; none when it is no lease.
+fn holding(directory: &Directory, number: u128, former: &mut Former) -> Option<Holding> {
+    let stat = directory.stat(number)?;
+    let identity = Identity::from(&stat);
+    let unknown = Holding { owner: OwnerHash::UNKNOWN, number, boot: 0, identity, set: None };
+    match shape(&stat) {
+        (true, 0) => return None,
+        (false, _) => return Some(unknown),
+        (true, _) => {}
+    }
+    let known = former.find(number).filter(|known| known.holding.identity == identity);
+    if let Some(known) = known.as_ref().filter(|known| known.settled) {
+        return Some(known.holding);
+    }
+    match directory.content(number) {
+        Content::Missing | Content::Empty => None,
+        Content::Unreadable => Some(unknown),
+        Content::Owned(owner) => {
+            let owner = OwnerHash::of(&owner.container_id, &owner.ifname);
+            let same = known.map(|known| known.holding).filter(|holding| holding.owner == owner);
+            Some(same.unwrap_or(Holding { owner, ..unknown }))
+        }
+    }
+}
+
+/// Lets `fill` write a new file beside `path` and renames it there, so that a crash leaves the old one, with what only
+/// it knows: the boots. Nobody else does so at the same time: the lease directory is locked.
+fn replace<T>(path: &Path, fill: impl FnOnce(File) -> io::Result<T>) -> io::Result<T> {
     let temporary = path.with_extension("new");
     let create = || {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(true).mode(0o600).custom_flags(OFlag::O_NOFOLLOW.bits());
         options.open(&temporary)
     };
-    let mut file = create().or_else(|error| match (error.kind(), path.parent()) {
+    let file = create().or_else(|error| match (error.kind(), path.parent()) {
         (io::ErrorKind::NotFound, Some(parent)) => {
             std::fs::DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
             create()
         }
         _ => Err(error),
     })?;
-    let written = file.write_all(image).and_then(|()| std::fs::rename(&temporary, path));
-    if written.is_err() {
+    let filled = fill(file).and_then(|filled| std::fs::rename(&temporary, path).map(|()| filled));
+    if filled.is_err() {
         let _ = std::fs::remove_file(&temporary);
     }
-    written.map(|()| file)
+    filled
 }

@@ -84,12 +84,24 @@ pub(super) struct Table {
 }
 
 impl Table {
-    fn at(self, slot: u64) -> u64 {
+    /// Where a slot is; they go round.
+    pub(super) fn at(self, slot: u64) -> u64 {
         self.start + (slot & (self.capacity - 1)) * SLOT as u64
     }
 
-    fn full() -> io::Error {
+    pub(super) fn full() -> io::Error {
         io::Error::other("the index of leases is full")
+    }
+
+    /// Every lease, with the slot it is in.
+    pub(super) fn each(self, pages: &mut Pages, mut f: impl FnMut(u64, Holding)) -> io::Result<()> {
+        let mut number = 0;
+        pages.each(self.start, self.capacity * SLOT as u64, |slot| {
+            if let Some(holding) = Holding::from_slot(slot) {
+                f(number, holding);
+            }
+            number += 1;
+        })
     }
 
     /// All that `owner` holds.

@@ -11,6 +11,8 @@ pub(super) const SLOT: usize = 64;
 pub(super) type Slot = [u8; SLOT];
 
 const PAGE: u64 = 4096;
+/// What is read at once of a table.
+const RUN: u64 = 64 << 10;
 
 #[derive(Debug)]
 enum Backing {
@@ -32,10 +34,9 @@ impl Pages {
         Self { backing: Backing::File(file), cache: BTreeMap::new(), broken: false }
     }
 
-    pub(super) fn of_image(image: &[u8], file: Option<File>) -> Self {
-        let backing = file.map_or(Backing::Memory, Backing::File);
-        let pages = image.chunks(PAGE as usize).map(<[u8]>::to_vec);
-        Self { backing, cache: (0..).zip(pages).collect(), broken: false }
+    /// Of zeros, in memory.
+    pub(super) fn in_memory() -> Self {
+        Self { backing: Backing::Memory, cache: BTreeMap::new(), broken: false }
     }
 
     /// Whether the next operation will find what was written.
@@ -75,21 +76,48 @@ impl Pages {
         Ok(())
     }
 
-    /// `length` bytes from `at`, as they are now.
-    pub(super) fn read_run(&mut self, at: u64, length: u64) -> io::Result<Vec<u8>> {
-        let mut run = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];
+    /// As `read`, for one of very many: keeps nothing of a file in memory.
+    pub(super) fn look(&mut self, at: u64) -> io::Result<Slot> {
         match &self.backing {
-            Backing::File(file) if !self.broken => file.read_exact_at(&mut run, at)?,
-            _ => {
-                for (number, chunk) in (at / PAGE..).zip(run.chunks_mut(PAGE as usize)) {
-                    let page = self.page(number)?;
-                    if let Some(part) = page.get(..chunk.len()) {
-                        chunk.copy_from_slice(part);
+            Backing::File(file) if !self.broken => {
+                let mut slot = [0; SLOT];
+                file.read_exact_at(&mut slot, at)?;
+                Ok(slot)
+            }
+            _ => self.read(at),
+        }
+    }
+
+    /// As `write`, for one of very many, and of a page that was not read yet: keeps nothing of a file in memory.
+    ///
+    /// # Errors
+    /// The file's: a full disk.
+    pub(super) fn put(&mut self, at: u64, slot: &Slot) -> io::Result<()> {
+        match &self.backing {
+            Backing::File(file) => file.write_all_at(slot, at),
+            Backing::Memory => self.write(at, slot),
+        }
+    }
+
+    /// Every slot of the `length` bytes from `at`, in order.
+    pub(super) fn each(&mut self, at: u64, length: u64, mut f: impl FnMut(&Slot)) -> io::Result<()> {
+        let mut run = Vec::new();
+        for start in (at..at + length).step_by(RUN as usize) {
+            let run_length = RUN.min(at + length - start);
+            match &self.backing {
+                Backing::File(file) if !self.broken => {
+                    run.resize(run_length as usize, 0);
+                    file.read_exact_at(&mut run, start)?;
+                    run.as_chunks::<SLOT>().0.iter().for_each(&mut f);
+                }
+                _ => {
+                    for at in (start..start + run_length).step_by(SLOT) {
+                        f(&self.read(at)?);
                     }
                 }
             }
         }
-        Ok(run)
+        Ok(())
     }
 }
 
