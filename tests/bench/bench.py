@@ -15,6 +15,7 @@ import time
 
 import report
 from chains import Chain, chains, together
+from crowded import beside_others
 
 US, RS = "\x1f", "\x1e"
 NETWORKS = "/var/lib/cni/networks"
@@ -310,6 +311,13 @@ class Bench:
 
         self.plugin("bandwidth, both ways", "bandwidth", config, after=after)
 
+    def crowded(self):
+        def attach(title, plugin, config, container, netns):
+            keys = {"cniVersion": VERSION, "name": "bench-" + "-".join(re.findall(r"\w+", title)), "type": plugin, **config}
+            return Attachment(self.ours, keys, container, netns)
+
+        beside_others(self, attach)
+
     def run(self):
         o = self.options
         started = time.time()
@@ -337,6 +345,7 @@ class Bench:
         self.ptp("ptp, IPv4 + IPv6", 2, {"reference": max(o.runs // 40, 3)})
         self.static()
         self.bandwidth()
+        self.crowded()
         self.say("")
         return {
             "cases": [

@@ -37,6 +37,11 @@ def targets(found):
         yield f"{verb} host-local: 60,000 leases at most 1.25 times none", f"{full / empty:.2f}", full <= 1.25 * empty
 
 
+    for plugin in ("portmap", "firewall", "bridge with ipMasq"):
+        alone, crowded = (median(found, f"ADD {plugin}, {n} others", "sandwire") for n in ("0", "5,000"))
+        yield f"ADD {plugin}: beside 5,000 others at most 1.25 times alone", f"{crowded / alone:.2f}", crowded <= 1.25 * alone
+
+
 def table(found):
     lines = [
         f"{found['runs']} runs, interleaved, whole process; kernel {found['kernel']}, {found['cpus']} CPUs, load {found['load']:.1f}",
