@@ -13,10 +13,12 @@
 //! put into `scripts/`, it is run by every test from then on.
 
 pub mod compare;
+pub mod configs;
 mod look;
 pub mod networks;
 pub mod observed;
 mod random;
+pub mod rules;
 mod run;
 pub mod script;
 mod shrink;

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 /// Steps of one script: a node is used for so long, then everything on it must go.
 const SCRIPT: usize = 250;
 /// How long a failure is made shorter.
-const SHRINKING: Duration = Duration::from_secs(150);
+const SHRINKING: Duration = Duration::from_secs(400);
 /// A failure that hangs on who was faster comes back after so many tries, or is taken for gone.
 const TRIES: usize = 3;
 
@@ -38,12 +38,7 @@ pub fn random(seed: u64, steps: usize, time: Duration) -> Result<Report> {
         let mut world = World::new()?;
         let mut script = Vec::new();
         while script.len() < SCRIPT && report.steps < steps && started.elapsed() < time {
-            let step = Step::random(
-                &mut random,
-                &world.model.agent,
-                |attachment| world.model.is_up(attachment),
-                |pod| world.model.is_there(pod),
-            );
+            let step = Step::random(&mut random, &world.model);
             script.push(step);
             report.steps += 1;
             let Some(step) = script.last() else { break };
