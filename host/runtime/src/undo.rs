@@ -182,7 +182,19 @@ fn in_kernel(session: &mut Session, undo: &Undo) -> Fate {
         // It went with its namespace.
         return Fate::Undone;
     }
+    // A pod's namespace may be another one by now (a runtime that starts a sandbox again, at the same path), and each counts
+    // from 1: what has the index there is some other attachment's. (The node's own are given once in a boot.)
+    if let (Netns::Container, Some((index, name))) = (at, undo.link()) {
+        match kernel.link_info(LinkId { netns: at, index }) {
+            Ok(info) if info.name == name => {}
+            Ok(_) | Err(KernelError::NotFound(_)) => return Fate::Undone,
+            Err(error) => return Fate::Failed(format!("looking for link {name:?}: {error}")),
+        }
+    }
     match undo {
+        Undo::DeleteLink { name, index: Some(index), .. } if at == Netns::Container => {
+            fate(&format!("deleting link {name:?}"), kernel.delete_link(LinkId { netns: at, index: *index }))
+        }
         Undo::DeleteLink { name, index: Some(index), .. } => {
             // Mostly the plugin has removed it, by its other end; asking costs less than a helper that finds nothing.
             if let Err(error) = kernel.link_info(LinkId { netns: at, index: *index }) {

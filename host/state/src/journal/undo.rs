@@ -207,4 +207,17 @@ impl Undo {
             | Self::Shared { .. } => None,
         }
     }
+
+    /// Index and name of the link that it is about, once the index is known.
+    pub fn link(&self) -> Option<(u32, &str)> {
+        match self {
+            Self::DeleteLink { index, name, .. } => index.map(|index| (index, name.as_str())),
+            Self::RestoreLink { index, name, .. }
+            | Self::SetMaster { index, name, .. }
+            | Self::RemoveAddress { index, name, .. }
+            | Self::RemoveRoute { index, name, .. }
+            | Self::ClearLimits { index, name, .. } => Some((*index, name)),
+            _ => None,
+        }
+    }
 }
