@@ -220,6 +220,10 @@ fn in_kernel(session: &mut Session, undo: &Undo) -> Fate {
             };
             if ours { fate(&format!("deleting link {name:?}"), kernel.delete_link(info.id)) } else { Fate::Undone }
         }
+        // What a namespace had that is gone is no business of the one at its path now, for which others may have set it.
+        Undo::RestoreSysctl { netns: Some(then), .. } if kernel.identity(at).is_some_and(|now| now != *then) => {
+            Fate::Undone
+        }
         Undo::RestoreSysctl { key, value, .. } => {
             fate(&format!("restoring sysctl {key}"), kernel.write_sysctl(at, key, value).map(|_| ()))
         }

@@ -227,9 +227,9 @@ impl Step {
         lines.filter(|line| !line.is_empty()).map(|line| Self::parse(line).with_context(|| line.to_owned())).collect()
     }
 
-    /// The next step of a random script. The model keeps it from doing mostly what can't be done.
-    pub fn random(random: &mut Random, model: &Model) -> Self {
-        let any = |random: &mut Random| *random.one(&Attachment::all()).unwrap_or(&FIRST);
+    /// The next step of a random script with these attachments. The model keeps it from doing mostly what can't be done.
+    pub fn random(random: &mut Random, model: &Model, among: &[Attachment]) -> Self {
+        let any = |random: &mut Random| *random.one(among).unwrap_or(&FIRST);
         let call = |random: &mut Random| {
             let attachment = any(random);
             let verb = match (model.is_up(&attachment), random.below(10)) {
@@ -263,7 +263,7 @@ impl Step {
             }
             72..=79 => Self::together(random, call),
             80..=85 => {
-                let net = any_of_ours(random);
+                let net = any_of_ours(random, among);
                 let all = Attachment::all().into_iter().filter(|attachment| attachment.net.name == net.name);
                 match random.below(100) {
                     0..=14 => Self::Gc(net, None),
@@ -274,8 +274,8 @@ impl Step {
                     _ => Self::Gc(net, Some(all.filter(|_| random.percent(60)).collect())),
                 }
             }
-            86..=87 => Self::tamper(random, model),
-            88..=90 => Self::Status(any_of_ours(random)),
+            86..=87 => Self::tamper(random, model, among),
+            88..=90 => Self::Status(any_of_ours(random, among)),
             91..=93 => match random.below(6) {
                 5 => Self::Agent(Mode::Status(500, "as scripted".into())),
                 n => Self::Agent(MODES.into_iter().nth(n as usize).map_or(Mode::Ok, |(_, mode)| mode)),
@@ -294,10 +294,9 @@ impl Step {
     }
 
     /// Of one that is up; without one, somebody looks.
-    fn tamper(random: &mut Random, model: &Model) -> Self {
-        let up: Vec<Attachment> =
-            Attachment::all().into_iter().filter(|a| !a.net.is_native() && model.is_up(a)).collect();
-        let Some(attachment) = random.one(&up).copied() else { return Self::Status(any_of_ours(random)) };
+    fn tamper(random: &mut Random, model: &Model, among: &[Attachment]) -> Self {
+        let up: Vec<Attachment> = among.iter().filter(|a| !a.net.is_native() && model.is_up(a)).copied().collect();
+        let Some(attachment) = random.one(&up).copied() else { return Self::Status(any_of_ours(random, among)) };
         let parts: Vec<Part> = PARTS.into_iter().map(|(_, part)| part).filter(|p| p.is_of(&attachment.net)).collect();
         match random.one(&parts) {
             Some(part) => Self::Tamper(attachment, *part),
@@ -325,8 +324,10 @@ impl Step {
 }
 
 /// Whom GC and STATUS can be asked of: native host-local of Debian knows neither.
-fn any_of_ours(random: &mut Random) -> Net {
-    let any = random.one(&NETWORKS).unwrap_or(&NETWORKS[0]);
+fn any_of_ours(random: &mut Random, among: &[Attachment]) -> Net {
+    // Each network as often as others, whatever the number of its interfaces.
+    let nets: Vec<Net> = NETWORKS.into_iter().filter(|net| among.iter().any(|a| a.net == *net)).collect();
+    let any = random.one(&nets).unwrap_or(&NETWORKS[0]);
     network(any.name).unwrap_or(NETWORKS[0])
 }
 
@@ -345,7 +346,7 @@ mod tests {
             model.added(attachment, &serde_json::json!({}));
         }
         for _ in 0..4000 {
-            let step = Step::random(&mut random, &model);
+            let step = Step::random(&mut random, &model, &Attachment::all());
             assert_eq!(Step::parse(&step.to_string()).unwrap(), step);
         }
         assert!(Step::parse("add plain/x/eth0").is_err());

@@ -37,6 +37,9 @@ pub enum Undo {
         key: String,
         /// The value it had.
         value: String,
+        /// Which namespace it was, as `Kernel::identity` tells them apart. The container's may be another one by now.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        netns: Option<u64>,
     },
     /// Give a link the attributes that it had; the ones that were not changed are absent.
     RestoreLink {

@@ -89,11 +89,13 @@ impl World {
         if up.damage.is_some() || !self.model.is_inside(attachment, up) || !part.is_of(&attachment.net) {
             return Ok(());
         }
+        if part == Part::Route && up.routes.is_empty() {
+            return Ok(());
+        }
         let (place, script) = self.damage(attachment, up, part)?;
         self.node.sh_at(&place, &script)?;
         let damage = if part == Part::Link { Damage::Link } else { Damage::Part };
         self.model.damaged(attachment, damage);
-        // What limits it went with the link, and the tuned settings of it.
         Ok(())
     }
 

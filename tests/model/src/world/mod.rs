@@ -234,7 +234,10 @@ impl World {
             (Some(0), _) => self.model.added(attachment, &ended.outcome.result()?),
             (_, 0) => self.model.not_added(attachment),
             // What the first plugins of the list made is there. Nothing but what a killed call left is a reason.
-            _ if *self.model.state(&attachment) == State::Loose => {}
+            _ if *self.model.state(&attachment) == State::Loose => {
+                // Among them the port that others want.
+                self.model.set(attachment, State::Loose);
+            }
             (_, after) => bail!("plugin {after} of the list failed: {}", ended.outcome),
         }
         Ok(())
@@ -251,11 +254,9 @@ impl World {
             Verb::Add => self.model.add_killed(call.attachment),
             _ => {
                 self.model.del_killed(call.attachment);
-                let known =
-                    self.model.foreign.contains(&call.attachment) || self.model.orphans.contains(&call.attachment);
-                if known && Observed::of(&self.node, None, false)?.inside(&call.attachment).is_none() {
-                    self.model.foreign.remove(&call.attachment);
-                    self.model.orphans.remove(&call.attachment);
+                // The helper that deletes a link goes on: it is gone now, or in a moment, or not.
+                if self.model.foreign.remove(&call.attachment) | self.model.orphans.remove(&call.attachment) {
+                    self.model.set(call.attachment, State::Loose);
                 }
             }
         }
@@ -373,19 +374,21 @@ impl World {
         Ok(())
     }
 
-    /// What GC has forgotten, in namespaces that it does not enter.
+    /// What GC has forgotten, in namespaces that it does not enter: ours without another end, and others'.
     fn orphaned(&mut self, net: &Net) -> Result<()> {
-        if net.plugin != "macvlan" {
+        if !net.has_link() {
             return Ok(());
         }
         let observed = Observed::of(&self.node, None, false)?;
-        let forgotten = Attachment::all().into_iter().filter(|attachment| {
-            attachment.net == *net
-                && *self.model.state(attachment) == State::Absent
-                && observed.inside(attachment).is_some_and(|link| link.kind == "macvlan")
-        });
-        let forgotten: Vec<Attachment> = forgotten.collect();
-        self.model.orphans.extend(forgotten);
+        for attachment in Attachment::all().into_iter().filter(|attachment| attachment.net == *net) {
+            let kind = observed.inside(&attachment).map(|link| link.kind.as_str());
+            match kind {
+                _ if *self.model.state(&attachment) != State::Absent => {}
+                Some("macvlan") => drop(self.model.orphans.insert(attachment)),
+                Some("dummy" | "bridge") => drop(self.model.foreign.insert(attachment)),
+                _ => {}
+            }
+        }
         Ok(())
     }
 
