@@ -23,6 +23,9 @@ use std::time::Duration;
 pub trait Kernel {
     /// Whether the attachment still has a container namespace (none: DEL after the container died, GC, STATUS).
     fn has_container(&self) -> bool;
+    /// What tells a namespace from every other of this boot, also from one that was at the same path before; none when the
+    /// kernel does not say, and of a namespace that is gone.
+    fn identity(&self, netns: Netns) -> Option<u64>;
 
     /// The end of the call: what blocks when it is closed is left to a helper process.
     fn finish(&mut self);

@@ -372,6 +372,11 @@ impl Session {
         Some(name)
     }
 
+    /// The name of a link, if it was seen before.
+    pub(crate) fn seen_name(&self, link: LinkId) -> Option<String> {
+        self.names.iter().find(|(id, _)| *id == link).map(|(_, name)| name.clone())
+    }
+
     /// Remembers the name of a link that was seen.
     pub(crate) fn remember_name(&mut self, link: LinkId, name: &str) {
         if !self.names.iter().any(|(id, _)| *id == link) {

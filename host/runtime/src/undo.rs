@@ -174,6 +174,7 @@ fn fate(what: &str, outcome: Result<(), KernelError>) -> Fate {
 
 fn in_kernel(session: &mut Session, undo: &Undo) -> Fate {
     let attachment = session.subject.attachment.clone();
+    let seen = undo.link().and_then(|(index, _)| session.seen_name(LinkId { netns: Netns::Container, index }));
     let Some(kernel) = session.kernel_if_open() else {
         return Fate::Failed(format!("{undo:?}: this call was opened without network namespaces"));
     };
@@ -182,7 +183,26 @@ fn in_kernel(session: &mut Session, undo: &Undo) -> Fate {
         // It went with its namespace.
         return Fate::Undone;
     }
+    // A pod's namespace may be another one by now (a runtime that starts a sandbox again, at the same path), and each counts
+    // from 1: what has the index there is some other attachment's. (The node's own are given once in a boot.)
+    if let (Netns::Container, Some((index, name))) = (at, undo.link()) {
+        let link = LinkId { netns: at, index };
+        // Several settings of one link are asked for once; before a deletion it may have gone with its other end.
+        let known = seen.filter(|_| !matches!(undo, Undo::DeleteLink { .. }));
+        let present = known.map_or_else(|| kernel.link_info(link).map(|info| info.name), Ok);
+        match present {
+            Ok(present) if present == name => session.remember_name(link, name),
+            Ok(_) | Err(KernelError::NotFound(_)) => return Fate::Undone,
+            Err(error) => return Fate::Failed(format!("looking for link {name:?}: {error}")),
+        }
+    }
+    let Some(kernel) = session.kernel_if_open() else {
+        return Fate::Failed(format!("{undo:?}: this call was opened without network namespaces"));
+    };
     match undo {
+        Undo::DeleteLink { name, index: Some(index), .. } if at == Netns::Container => {
+            fate(&format!("deleting link {name:?}"), kernel.delete_link(LinkId { netns: at, index: *index }))
+        }
         Undo::DeleteLink { name, index: Some(index), .. } => {
             // Mostly the plugin has removed it, by its other end; asking costs less than a helper that finds nothing.
             if let Err(error) = kernel.link_info(LinkId { netns: at, index: *index }) {
@@ -207,6 +227,10 @@ fn in_kernel(session: &mut Session, undo: &Undo) -> Fate {
                 }
             };
             if ours { fate(&format!("deleting link {name:?}"), kernel.delete_link(info.id)) } else { Fate::Undone }
+        }
+        // What a namespace had that is gone is no business of the one at its path now, for which others may have set it.
+        Undo::RestoreSysctl { netns: Some(then), .. } if kernel.identity(at).is_some_and(|now| now != *then) => {
+            Fate::Undone
         }
         Undo::RestoreSysctl { key, value, .. } => {
             fate(&format!("restoring sysctl {key}"), kernel.write_sysctl(at, key, value).map(|_| ()))

@@ -1,11 +1,12 @@
-//! Links, addresses and routes of a network namespace by three netlink dumps: a look after every step has to cost less than
+//! Links, addresses, routes and queueing disciplines of a network namespace by four netlink dumps: a look after every step has to cost less than
 //! the step, and each program that is started to look costs more.
 
 use anyhow::{Context, Result, bail};
 use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
-use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
+use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
+use netlink_packet_route::tc::{TcAttribute, TcMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,8 +23,14 @@ pub struct Link {
     pub up: bool,
     /// Index of its bridge.
     pub master: Option<u32>,
-    /// Index of a veth's other end, in that end's namespace.
+    /// Index of a veth's other end, or of what a macvlan rides on, in that one's namespace.
     pub peer: Option<u32>,
+    /// In bytes.
+    pub mtu: u32,
+    /// "02:00:00:00:00:01".
+    pub mac: String,
+    /// Receives all multicast packets.
+    pub allmulti: bool,
     /// "10.1.2.3/24", without link-local ones, which the kernel gives when it gets to it.
     pub addresses: BTreeSet<String>,
 }
@@ -35,6 +42,24 @@ pub struct Network {
     pub links: BTreeMap<String, Link>,
     /// Destinations of the main table, "10.1.2.0/24", with the link that each leaves by.
     pub routes: BTreeSet<(String, String)>,
+    /// Link and kind of each that somebody set: "ingress", or "tbf" at the root.
+    pub qdiscs: BTreeSet<(String, String)>,
+    /// Those below /proc/sys/net that plugins set.
+    pub sysctls: BTreeMap<String, String>,
+}
+
+/// What the kernel gives a link by itself.
+const DEFAULT_QDISCS: [&str; 5] = ["noqueue", "noop", "mq", "pfifo_fast", "fq_codel"];
+/// Of a namespace as a whole.
+pub(crate) const PORT_RANGE: &str = "ipv4/ip_local_port_range";
+
+/// Of a link: what plugins set for it.
+pub(crate) fn of_link(name: &str) -> [String; 3] {
+    [
+        format!("ipv4/conf/{name}/arp_filter"),
+        format!("ipv6/conf/{name}/accept_ra"),
+        format!("ipv4/conf/{name}/route_localnet"),
+    ]
 }
 
 impl Network {
@@ -66,6 +91,24 @@ impl Network {
             if let Some((destination, out)) = route(&message) {
                 let out = names.get(&out).cloned().unwrap_or_default();
                 network.routes.insert((destination, out));
+            }
+        }
+        for message in dump(&socket, RouteNetlinkMessage::GetQueueDiscipline(TcMessage::default()))? {
+            let RouteNetlinkMessage::NewQueueDiscipline(message) = message else { continue };
+            let kind =
+                message.attributes.iter().find_map(|a| if let TcAttribute::Kind(kind) = a { Some(kind) } else { None });
+            let kind = kind.cloned().unwrap_or_default();
+            let link = u32::try_from(message.header.index).ok().and_then(|index| names.get(&index)).cloned();
+            if !DEFAULT_QDISCS.contains(&kind.as_str()) {
+                network.qdiscs.insert((link.unwrap_or_default(), kind));
+            }
+        }
+        let mut keys = vec![PORT_RANGE.to_owned()];
+        keys.extend(network.links.keys().filter(|name| *name != "lo").flat_map(|name| of_link(name)));
+        for key in keys {
+            // None without IPv6, or when the link has just gone.
+            if let Ok(value) = std::fs::read_to_string(format!("/proc/sys/net/{key}")) {
+                network.sysctls.insert(key, value.trim().to_owned());
             }
         }
         Ok(network)
@@ -110,6 +153,9 @@ fn link(message: &LinkMessage) -> (String, Link) {
         up: message.header.flags.contains(LinkFlags::Up),
         master: None,
         peer: None,
+        mtu: 0,
+        mac: String::new(),
+        allmulti: message.header.flags.contains(LinkFlags::Allmulti),
         addresses: BTreeSet::new(),
     };
     for attribute in &message.attributes {
@@ -117,9 +163,12 @@ fn link(message: &LinkMessage) -> (String, Link) {
             LinkAttribute::IfName(text) => name.clone_from(text),
             LinkAttribute::Controller(index) => link.master = Some(*index),
             LinkAttribute::Link(index) => link.peer = Some(*index),
+            LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
+            LinkAttribute::Address(bytes) => {
+                link.mac = bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(":");
+            }
             LinkAttribute::LinkInfo(infos) => {
                 let kind = infos.iter().find_map(|info| match info {
-                    LinkInfo::Kind(InfoKind::Veth) => Some("veth".to_owned()),
                     LinkInfo::Kind(kind) => Some(kind.to_string()),
                     _ => None,
                 });

@@ -1,9 +1,24 @@
 //! The networks that a script works on, and the attachments that can be.
 
-use serde_json::{Value, json};
+use std::fmt;
 
 /// The plugin of attachments that Debian's own host-local makes, called directly.
 pub const NATIVE: &str = "native host-local";
+/// The link that macvlans ride on.
+pub const MASTER: &str = "m0";
+/// Its other end.
+pub const MASTERS_PEER: &str = "m0p";
+
+/// Who gives a network's addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Ipam {
+    /// Nobody.
+    None,
+    /// host-local, so many of each family.
+    Leases(usize),
+    /// static: the same ones to each.
+    Static,
+}
 
 /// A network, as one plugin knows it: two entries with the same name are two plugins that share its lease directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -16,10 +31,12 @@ pub struct Net {
     pub ifnames: &'static [&'static str],
     /// The bridge of its own; that of an agent's network is the agent's.
     pub bridge: &'static str,
-    /// How many addresses of each family it has; 0 without address management.
-    pub addresses: usize,
+    /// Its addresses.
+    pub ipam: Ipam,
     /// Addresses are masqueraded.
     pub masquerades: bool,
+    /// What comes after the plugin, in a runtime's list.
+    pub chain: &'static [&'static str],
 }
 
 impl Net {
@@ -35,68 +52,45 @@ impl Net {
 
     /// Makes an interface.
     pub fn has_link(&self) -> bool {
-        matches!(self.plugin, "bridge" | "bagpipe")
+        self.has_host_end() || self.plugin == "macvlan"
     }
 
-    /// Gives addresses.
+    /// Makes a veth.
+    pub fn has_host_end(&self) -> bool {
+        matches!(self.plugin, "bridge" | "bagpipe" | "ptp")
+    }
+
+    /// Gives addresses that nobody else has.
     pub fn has_leases(&self) -> bool {
-        self.addresses > 0
+        self.addresses() > 0
     }
 
-    /// Its configuration. Native host-local gets the same as our plugin's delegate does, in the newest version that it knows.
-    pub fn config(&self) -> Value {
-        if self.is_native() {
-            let mut config = network(self.name).map_or_else(|| json!({}), |net| net.config());
-            if let Some(members) = config.as_object_mut() {
-                members.insert("cniVersion".into(), "1.0.0".into());
-            }
-            return config;
-        }
-        let ipam = |subnets: &[&str], route: &str| {
-            let ranges: Vec<Value> = subnets.iter().map(|subnet| json!([{"subnet": subnet}])).collect();
-            json!({"type": "host-local", "ranges": ranges, "routes": [{"dst": route}]})
-        };
-        let mut config = match self.name {
-            "plain" => json!({"bridge": "br-plain", "isGateway": true,
-                "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.1.0.0/24"}]]}}),
-            "tight" => json!({"bridge": "br-tight", "ipam": {"type": "host-local",
-                "ranges": [[{"subnet": "10.2.0.0/24", "rangeStart": "10.2.0.7", "rangeEnd": "10.2.0.8"}]]}}),
-            "masq" => json!({"bridge": "br-masq", "isGateway": true, "ipMasq": true, "macspoofchk": true,
-                "ipam": ipam(&["10.3.0.0/24", "fd00:3::/64"], "198.18.3.0/24")}),
-            "vpn" => json!({"importrt": "64512:90", "exportrt": "64512:90", "mtu": "1500",
-                "ipam": ipam(&["10.4.0.0/24", "fd00:4::/64"], "198.18.4.0/24")}),
-            "vpngw" => json!({"importrt": "64512:91", "exportrt": "64512:91", "isGateway": true, "ipMasq": true,
-                "ipam": ipam(&["10.5.0.0/24"], "198.18.5.0/24")}),
-            "flat" => json!({"bridge": "br-flat"}),
-            _ => json!({}),
-        };
-        if let Some(members) = config.as_object_mut() {
-            members.insert("cniVersion".into(), "1.1.0".into());
-            members.insert("name".into(), self.name.into());
-            members.insert("type".into(), self.plugin.into());
-            if self.plugin == "host-local" {
-                members.insert("ipam".into(), ipam(&["10.6.0.0/24"], "198.18.6.0/24"));
-            }
-        }
-        config
+    /// How many of them of each family.
+    pub fn addresses(&self) -> usize {
+        if let Ipam::Leases(count) = self.ipam { count } else { 0 }
+    }
+
+    /// Promises addresses.
+    pub fn has_addresses(&self) -> bool {
+        self.ipam != Ipam::None
+    }
+
+    /// Makes firewall rules.
+    pub fn has_rules(&self) -> bool {
+        self.masquerades || self.has("portmap") || self.has("firewall")
+    }
+
+    /// Whether this plugin comes after the first.
+    pub fn has(&self, plugin: &str) -> bool {
+        self.chain.contains(&plugin)
+    }
+
+    /// All plugins, in a runtime's order.
+    pub fn plugins(&self) -> impl Iterator<Item = &'static str> {
+        let first = if self.is_native() { "host-local" } else { self.plugin };
+        std::iter::once(first).chain(self.chain.iter().copied())
     }
 }
-
-/// All of them; native host-local's entries after those that have their names.
-pub const NETWORKS: [Net; 12] = [
-    net("plain", "bridge", &["eth0", "eth9"], "br-plain", 253, false),
-    net("tight", "bridge", &["net1"], "br-tight", 2, false),
-    net("masq", "bridge", &["eth1"], "br-masq", 253, true),
-    net("vpn", "bagpipe", &["eth2"], "", 253, false),
-    net("vpngw", "bagpipe", &["eth3"], "", 253, true),
-    net("flat", "bridge", &["eth4"], "br-flat", 0, false),
-    net("pool", "host-local", &["eth5"], "", 253, false),
-    net("loop", "loopback", &["lo"], "", 0, false),
-    net("plain", NATIVE, &["nat0"], "", 253, false),
-    net("tight", NATIVE, &["nat1"], "", 2, false),
-    net("masq", NATIVE, &["nat2"], "", 253, false),
-    net("pool", NATIVE, &["nat5"], "", 253, false),
-];
 
 const fn net(
     name: &'static str,
@@ -106,8 +100,31 @@ const fn net(
     addresses: usize,
     masquerades: bool,
 ) -> Net {
-    Net { name, plugin, ifnames, bridge, addresses, masquerades }
+    let ipam = if addresses > 0 { Ipam::Leases(addresses) } else { Ipam::None };
+    Net { name, plugin, ifnames, bridge, ipam, masquerades, chain: &[] }
 }
+
+const AFTERWARDS: &[&str] = &["portmap", "firewall", "bandwidth", "tuning"];
+
+/// All of them; native host-local's entries after those that have their names.
+pub const NETWORKS: [Net; 16] = [
+    net("plain", "bridge", &["eth0", "eth9"], "br-plain", 253, false),
+    net("tight", "bridge", &["net1"], "br-tight", 2, false),
+    net("masq", "bridge", &["eth1"], "br-masq", 253, true),
+    net("vpn", "bagpipe", &["eth2"], "", 253, false),
+    net("vpngw", "bagpipe", &["eth3"], "", 253, true),
+    net("flat", "bridge", &["eth4"], "br-flat", 0, false),
+    net("pool", "host-local", &["eth5"], "", 253, false),
+    net("loop", "loopback", &["lo"], "", 0, false),
+    net("routed", "ptp", &["eth6"], "", 253, true),
+    net("mac", "macvlan", &["eth7"], "", 253, false),
+    Net { ipam: Ipam::Static, ..net("fixed", "macvlan", &["eth8"], "", 0, false) },
+    Net { chain: AFTERWARDS, ..net("chain", "bridge", &["eth10"], "br-chain", 253, true) },
+    net("plain", NATIVE, &["nat0"], "", 253, false),
+    net("tight", NATIVE, &["nat1"], "", 2, false),
+    net("masq", NATIVE, &["nat2"], "", 253, false),
+    net("pool", NATIVE, &["nat5"], "", 253, false),
+];
 
 /// The pods.
 pub const PODS: [&str; 4] = ["a", "b", "c", "d"];
@@ -144,8 +161,8 @@ impl Attachment {
     }
 }
 
-impl std::fmt::Display for Attachment {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for Attachment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}/{}", self.net.name, self.pod, self.ifname)
     }
 }

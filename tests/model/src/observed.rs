@@ -2,6 +2,7 @@
 
 use crate::look::Network;
 use crate::networks::{Attachment, NETWORKS, PODS};
+use crate::rules::Ruleset;
 use anyhow::{Context, Result, anyhow};
 use nix::sched::{CloneFlags, setns};
 use sandwire_harness::agent::Agent;
@@ -25,8 +26,8 @@ pub struct Observed {
     pub strange: Vec<String>,
     /// Whose journals there are: "network/pod-a/eth0"; or the path of one that does not say.
     pub journals: BTreeSet<String>,
-    /// What the firewall speaks of: addresses of pods, and host ends.
-    pub ruled: Option<BTreeSet<String>>,
+    /// The firewall's rules.
+    pub ruled: Option<Ruleset>,
     /// Ports that the agent knows, with their instance.
     pub registered: BTreeMap<String, String>,
 }
@@ -39,11 +40,7 @@ impl Observed {
     pub fn of(node: &Node, agent: Option<&Agent>, rules: bool) -> Result<Self> {
         let mut observed = node.within(Self::here)??;
         if rules {
-            let mut ruled = BTreeSet::new();
-            for object in node.view(&Place::Host, "nft")? {
-                speaks_of(&object, &mut ruled);
-            }
-            observed.ruled = Some(ruled);
+            observed.ruled = Some(Ruleset::of(&node.view(&Place::Host, "nft")?));
         }
         let attached = agent.map(Agent::attached).unwrap_or_default();
         observed.registered = attached.into_iter().map(|(instance, port)| (port, instance)).collect();
@@ -128,22 +125,4 @@ fn names(folder: &Path) -> Result<Vec<String>> {
         Err(error) => return Err(error).with_context(|| folder.display().to_string()),
     };
     Ok(entries.into_iter().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect())
-}
-
-/// Addresses of pods (of the networks' ranges, without the networks' own) and names of host ends, anywhere inside.
-fn speaks_of(value: &Value, found: &mut BTreeSet<String>) {
-    match value {
-        Value::String(text) => {
-            let of_a_pod = text.parse::<IpAddr>().is_ok_and(|address| match address {
-                IpAddr::V4(v4) => v4.octets()[0] == 10 && v4.octets()[3] != 0,
-                IpAddr::V6(v6) => v6.segments()[0] == 0xfd00 && v6.segments()[7] != 0,
-            });
-            if of_a_pod || (text.len() == 12 && text.starts_with("veth")) {
-                found.insert(text.clone());
-            }
-        }
-        Value::Array(list) => list.iter().for_each(|value| speaks_of(value, found)),
-        Value::Object(map) => map.values().for_each(|value| speaks_of(value, found)),
-        _ => {}
-    }
 }

@@ -1,18 +1,20 @@
 //! Running scripts: random ones until time or steps are used up, and given ones.
 
+use crate::networks::Attachment;
 use crate::random::Random;
 use crate::script::Step;
 use crate::shrink::shrink;
 use crate::world::World;
 use anyhow::{Context, Result, bail};
 use std::collections::BTreeMap;
-use std::fmt::Write;
+use std::fmt::Write as _;
+use std::io::Write as _;
 use std::time::{Duration, Instant};
 
 /// Steps of one script: a node is used for so long, then everything on it must go.
 const SCRIPT: usize = 250;
 /// How long a failure is made shorter.
-const SHRINKING: Duration = Duration::from_secs(150);
+const SHRINKING: Duration = Duration::from_secs(400);
 /// A failure that hangs on who was faster comes back after so many tries, or is taken for gone.
 const TRIES: usize = 3;
 
@@ -27,23 +29,18 @@ pub struct Report {
     pub calls: BTreeMap<&'static str, usize>,
 }
 
-/// Random scripts from this seed, until `steps` were done or `time` is over.
+/// Random scripts with these attachments from this seed, until `steps` were done or `time` is over.
 ///
 /// # Errors
 /// With the shortest script that fails, and how.
-pub fn random(seed: u64, steps: usize, time: Duration) -> Result<Report> {
+pub fn random(seed: u64, steps: usize, time: Duration, among: &[Attachment]) -> Result<Report> {
     let mut random = Random::new(seed);
     let (started, mut report) = (Instant::now(), Report::default());
     while report.steps < steps && started.elapsed() < time {
         let mut world = World::new()?;
         let mut script = Vec::new();
         while script.len() < SCRIPT && report.steps < steps && started.elapsed() < time {
-            let step = Step::random(
-                &mut random,
-                &world.model.agent,
-                |attachment| world.model.is_up(attachment),
-                |pod| world.model.is_there(pod),
-            );
+            let step = Step::random(&mut random, &world.model, among);
             script.push(step);
             report.steps += 1;
             let Some(step) = script.last() else { break };
@@ -88,6 +85,9 @@ fn about(error: &anyhow::Error) -> String {
 }
 
 fn shorter(steps: &[Step], first: &anyhow::Error) -> anyhow::Error {
+    // Whoever ends this in the meantime has it all the same.
+    let seen: String = steps.iter().map(|step| format!("{step}\n")).collect();
+    let _ = writeln!(std::io::stderr(), "a failure, to be made shorter: {first:#}\n{seen}");
     let until = Instant::now() + SHRINKING;
     let mut last = None;
     let short = shrink(

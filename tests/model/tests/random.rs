@@ -1,6 +1,7 @@
 //! Thousands of random steps, and the scripts that failed once.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+use sandwire_model::networks::Attachment;
 use sandwire_model::{folder, run_random, run_script, script::Step};
 use std::io::Write;
 use std::path::Path;
@@ -28,9 +29,15 @@ fn random_steps() {
     let steps = number("MODEL_STEPS").unwrap_or(if seconds.is_some() { u64::MAX } else { 1500 });
     let time = Duration::from_secs(seconds.unwrap_or(3600));
     let workers = number("MODEL_WORKERS").unwrap_or(2);
+    let nets = std::env::var("MODEL_NETS").unwrap_or_default();
+    let chosen: Vec<&str> = nets.split_whitespace().collect();
+    let mut among = Attachment::all();
+    among.retain(|attachment| chosen.is_empty() || chosen.contains(&attachment.net.name));
+    assert!(!among.is_empty(), "MODEL_NETS={nets}: there are no such networks");
     say(&format!("\nmodel test: MODEL_SEED={seed}, {workers} workers\n"));
+    let among = &among;
     let reports = std::thread::scope(|scope| {
-        let work = |worker| scope.spawn(move || run_random(seed + worker, steps as usize, time));
+        let work = |worker| scope.spawn(move || run_random(seed + worker, steps as usize, time, among));
         let threads: Vec<_> = (0..workers).map(work).collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).collect::<Vec<_>>()
     });

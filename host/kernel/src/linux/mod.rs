@@ -182,6 +182,14 @@ impl Kernel for LinuxKernel {
         self.container.is_some()
     }
 
+    fn identity(&self, netns: Netns) -> Option<u64> {
+        let namespace = match netns {
+            Netns::Host => Some(&self.host),
+            Netns::Container => self.container.as_ref(),
+        };
+        netns::cookie(namespace?.route.fd())
+    }
+
     fn finish(&mut self) {
         if !self.rules_deleted {
             return;

@@ -73,6 +73,18 @@ fn is_network_namespace(fd: BorrowedFd<'_>) -> bool {
     unsafe { libc::ioctl(fd.as_raw_fd(), NS_GET_NSTYPE) == libc::CLONE_NEWNET }
 }
 
+/// A number that no other namespace of this boot has or had (SO_NETNS_COOKIE, Linux 5.14; the inode's is given again).
+/// None of a kernel that does not say.
+#[allow(unsafe_code)]
+pub(crate) fn cookie(socket: BorrowedFd<'_>) -> Option<u64> {
+    let mut cookie = 0_u64;
+    let mut length = size_of::<u64>() as libc::socklen_t;
+    let (to, length) = ((&raw mut cookie).cast(), &raw mut length);
+    // SAFETY: the kernel writes at most `length` bytes to `cookie`, which has them, and how many these were to `length`.
+    let answer = unsafe { libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_NETNS_COOKIE, to, length) };
+    (answer == 0 && cookie != 0).then_some(cookie)
+}
+
 /// One of the two namespaces, as far as it is reached without being in it: sockets and directories belong for ever to
 /// the namespace they were opened in.
 #[derive(Debug)]

@@ -52,7 +52,8 @@ impl sysctl::Host for Guest {
         if before == value {
             return Ok(());
         }
-        let undo = Undo::RestoreSysctl { side: side(netns), key: key.clone(), value: before };
+        let identity = session.kernel()?.identity(netns);
+        let undo = Undo::RestoreSysctl { side: side(netns), key: key.clone(), value: before, netns: identity };
         session.perform(&plugin, undo, |kernel| kernel.write_sysctl(netns, &key, &value).map(|_| ()), |()| None)
     }
 }

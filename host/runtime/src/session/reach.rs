@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use sandwire_cni::CniResult;
 use sandwire_kernel::{AddressSpec, LinkId, LinkInfo, Netns};
 use sandwire_policy::{Grant, matches_any};
-use sandwire_state::journal::{State, Undo};
+use sandwire_state::journal::{Side, State, Undo};
 use std::net::IpAddr;
 
 impl Session {
@@ -129,8 +129,12 @@ impl Session {
     fn in_journal(&self, info: &LinkInfo) -> bool {
         let Some(journal) = &self.journal else { return false };
         journal.pending().iter().any(|entry| match &entry.undo {
-            Undo::DeleteLink { side: at, index: Some(index), .. } => {
-                netns(*at) == info.id.netns && *index == info.id.index && entry.state != State::Intended
+            // In a container the index alone may be another link's: its namespace may be another one by now.
+            Undo::DeleteLink { side: at, index: Some(index), name } => {
+                netns(*at) == info.id.netns
+                    && *index == info.id.index
+                    && (*at == Side::Host || *name == info.name)
+                    && entry.state != State::Intended
             }
             _ => false,
         })

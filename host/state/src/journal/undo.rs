@@ -37,6 +37,9 @@ pub enum Undo {
         key: String,
         /// The value it had.
         value: String,
+        /// Which namespace it was, as `Kernel::identity` tells them apart. The container's may be another one by now.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        netns: Option<u64>,
     },
     /// Give a link the attributes that it had; the ones that were not changed are absent.
     RestoreLink {
@@ -205,6 +208,19 @@ impl Undo {
             | Self::Delegate { .. }
             | Self::RemoveNote { .. }
             | Self::Shared { .. } => None,
+        }
+    }
+
+    /// Index and name of the link that it is about, once the index is known.
+    pub fn link(&self) -> Option<(u32, &str)> {
+        match self {
+            Self::DeleteLink { index, name, .. } => index.map(|index| (index, name.as_str())),
+            Self::RestoreLink { index, name, .. }
+            | Self::SetMaster { index, name, .. }
+            | Self::RemoveAddress { index, name, .. }
+            | Self::RemoveRoute { index, name, .. }
+            | Self::ClearLimits { index, name, .. } => Some((*index, name)),
+            _ => None,
         }
     }
 }

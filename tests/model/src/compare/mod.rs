@@ -1,7 +1,9 @@
 //! What must be against what is. Both ways: what is promised and missing, and what is there and nobody's.
 
-use crate::look::Link;
-use crate::networks::{Attachment, NETWORKS};
+mod firewall;
+mod inside;
+
+use crate::networks::{Attachment, MASTER, MASTERS_PEER, NETWORKS};
 use crate::observed::Observed;
 use crate::state::{Model, State, Up};
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,6 +25,8 @@ pub fn differences(model: &Model, observed: &Observed) -> Vec<String> {
     comparison.links();
     comparison.in_pods();
     comparison.rules();
+    comparison.limits();
+    comparison.sysctls();
     comparison.journals();
     comparison.registrations();
     comparison.found.extend(observed.strange.iter().map(|path| format!("{path} is no lease")));
@@ -35,6 +39,7 @@ struct Comparison<'a> {
     found: Vec<String>,
 }
 
+/// Without their lengths.
 fn addresses_of(texts: &BTreeSet<String>) -> BTreeSet<IpAddr> {
     texts.iter().filter_map(|text| text.split('/').next()?.parse().ok()).collect()
 }
@@ -52,55 +57,8 @@ impl Comparison<'_> {
         if attachment.net.has_link() {
             self.has_journal(attachment);
         }
-        if attachment.net.masquerades {
-            self.ruled(attachment, up);
-        }
-        let Some(network) = self.observed.pods.get(attachment.pod) else { return };
-        if !self.model.is_inside(attachment, up) {
-            return;
-        }
-        if attachment.net.plugin == "loopback" && !network.links.get("lo").is_some_and(|lo| lo.up) {
-            self.differ(format!("{attachment}: lo is down"));
-        }
-        if !attachment.net.has_link() {
-            return;
-        }
-        let Some(inside) = self.observed.inside(attachment) else {
-            return self.differ(format!("{attachment}: there is no interface in the pod"));
-        };
-        if inside.kind != "veth" || !inside.up {
-            self.differ(format!("{attachment}: its interface is {:?}, up {}", inside.kind, inside.up));
-        }
-        if inside.addresses != up.addresses {
-            self.differ(format!("{attachment}: its interface has {:?}, promised {:?}", inside.addresses, up.addresses));
-        }
-        for destination in &up.routes {
-            if !network.routes.contains(&(destination.clone(), attachment.ifname.to_owned())) {
-                self.differ(format!("{attachment}: no route to {destination}"));
-            }
-        }
-        self.host_end(attachment, up, inside);
-    }
-
-    fn host_end(&mut self, attachment: &Attachment, up: &Up, inside: &Link) {
-        let name = up.host_end.clone().unwrap_or_default();
-        let Some(port) = self.observed.host.links.get(&name) else {
-            return self.differ(format!("{attachment}: its host end {name:?} is gone"));
-        };
-        if port.peer != Some(inside.index) || !port.up {
-            self.differ(format!("{attachment}: {name} leads to {:?}, up {}", port.peer, port.up));
-        }
-        let bridge = port.master.and_then(|index| self.observed.host.name_of(index)).unwrap_or_default().to_owned();
-        let instance = self.observed.registered.get(&name).cloned();
-        let wanted = match (attachment.net.has_agent(), up.registered, &instance) {
-            (false, ..) => attachment.net.bridge.to_owned(),
-            (true, true, Some(id)) => format!("evpn---{id}"),
-            (true, true, None) => return self.differ(format!("{attachment}: the agent does not know {name}")),
-            (true, false, Some(_)) => return self.differ(format!("{attachment}: the agent should not know {name}")),
-            (true, false, None) => return,
-        };
-        if bridge != wanted {
-            self.differ(format!("{attachment}: {name} is a port of {bridge:?}, not of {wanted:?}"));
+        if up.damage.is_none() {
+            self.inside(attachment, up);
         }
     }
 
@@ -117,20 +75,14 @@ impl Comparison<'_> {
         }
     }
 
-    fn ruled(&mut self, attachment: &Attachment, up: &Up) {
-        let Some(ruled) = &self.observed.ruled else { return };
-        let missing: Vec<IpAddr> =
-            addresses_of(&up.addresses).into_iter().filter(|address| !ruled.contains(&address.to_string())).collect();
-        if !missing.is_empty() {
-            self.differ(format!("{attachment}: no rule masquerades {missing:?}"));
-        }
-    }
-
     /// No address is promised to two.
     fn twice(&mut self) {
         let mut holders: BTreeMap<(&str, &String), &Attachment> = BTreeMap::new();
         for (attachment, state) in self.model.states() {
             let State::Up(up) = state else { continue };
+            if !attachment.net.has_leases() {
+                continue;
+            }
             for address in &up.addresses {
                 if let Some(other) = holders.insert((attachment.net.name, address), attachment) {
                     self.found.push(format!("{address} was given to {other} and to {attachment}"));
@@ -174,7 +126,7 @@ impl Comparison<'_> {
                 _ => false,
             },
             None => self.model.states().any(|(attachment, state)| {
-                attachment.net.has_link()
+                attachment.net.has_host_end()
                     && *state == State::Loose
                     && !self.model.host_ends.values().any(|known| known == attachment)
             }),
@@ -185,7 +137,13 @@ impl Comparison<'_> {
         for (name, link) in &self.observed.host.links {
             let shared =
                 link.kind == "bridge" && (name.starts_with("evpn---") || NETWORKS.iter().any(|net| net.bridge == name));
-            if name != "lo" && !shared && !(link.kind == "veth" && self.may_be(name)) {
+            let master = self.model.master && [MASTER, MASTERS_PEER].contains(&name.as_str());
+            let fine = match link.kind.as_str() {
+                "veth" => self.may_be(name),
+                "ifb" => self.may_be_ifb(name),
+                _ => false,
+            };
+            if name != "lo" && !shared && !master && !fine {
                 self.found.push(format!("the link {name} ({}) is left", link.kind));
             }
         }
@@ -197,6 +155,7 @@ impl Comparison<'_> {
                 let whose = Attachment::all().into_iter().find(|a| a.pod == *pod && a.ifname == name);
                 let fine = whose.is_some_and(|attachment| {
                     self.model.foreign.contains(&attachment)
+                        || self.model.orphans.contains(&attachment)
                         || match self.model.state(&attachment) {
                             State::Loose => true,
                             State::Up(up) => self.model.is_inside(&attachment, up),
@@ -209,31 +168,11 @@ impl Comparison<'_> {
             }
         }
         for attachment in &self.model.foreign {
-            if self.observed.inside(attachment).is_none_or(|link| link.kind == "veth") {
+            if self.observed.inside(attachment).is_none_or(|link| ["veth", "macvlan"].contains(&link.kind.as_str())) {
                 self.found.push(format!(
                     "the interface {} that somebody made in pod {} is gone",
                     attachment.ifname, attachment.pod
                 ));
-            }
-        }
-    }
-
-    fn rules(&mut self) {
-        let Some(ruled) = &self.observed.ruled else { return };
-        for text in ruled {
-            let fine = match text.parse::<IpAddr>() {
-                Ok(address) => self.model.states().any(|(attachment, state)| {
-                    attachment.net.masquerades
-                        && match state {
-                            State::Up(up) => addresses_of(&up.addresses).contains(&address),
-                            State::Loose => true,
-                            _ => false,
-                        }
-                }),
-                Err(_) => self.may_be(text),
-            };
-            if !fine {
-                self.found.push(format!("a rule about {text} is left"));
             }
         }
     }

@@ -1,5 +1,10 @@
 //! What must exist: a small model of a node with its attachments, and how a call changes it.
 
+mod wanted;
+
+pub use wanted::Wanted;
+
+use crate::configs::CONTENDERS;
 use crate::networks::{Attachment, Net, PODS};
 use sandwire_harness::agent::Mode;
 use serde_json::Value;
@@ -16,10 +21,35 @@ pub struct Up {
     pub routes: BTreeSet<String>,
     /// The host end of its veth.
     pub host_end: Option<String>,
+    /// The MAC of its interface.
+    pub mac: Option<String>,
     /// Which of the pod's namespaces it is in.
     pub netns: u32,
     /// The agent knows it; its host end is a port of the agent's bridge.
     pub registered: bool,
+    /// What somebody else has broken of it since.
+    pub damage: Option<Damage>,
+}
+
+/// What is not as an ADD made it, by somebody else's hand. CHECK has to say so, and nothing else may suffer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Damage {
+    /// Some part of it.
+    Part,
+    /// Its interface, and all that is on it.
+    Link,
+}
+
+/// Who has the port of the node that several pods want.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Holder {
+    /// Nobody, or nobody whom it would be promised to.
+    #[default]
+    Nobody,
+    /// The last who was added.
+    Is(Attachment),
+    /// Any of them, or nobody: a call was killed, or two ran at once.
+    Unknown,
 }
 
 /// How it stands with an attachment.
@@ -46,17 +76,6 @@ pub enum State {
     },
 }
 
-/// How a call must end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wanted {
-    /// Exit 0.
-    Succeeds,
-    /// Exit 1, with an error object.
-    Fails,
-    /// One of both.
-    Either,
-}
-
 /// The node.
 #[derive(Debug, Clone)]
 pub struct Model {
@@ -65,12 +84,22 @@ pub struct Model {
     netns: BTreeMap<&'static str, (u32, bool)>,
     /// Interfaces that somebody else made.
     pub foreign: BTreeSet<Attachment>,
+    /// Interfaces without another end that GC forgot: it enters no namespace, they go with theirs.
+    pub orphans: BTreeSet<Attachment>,
     /// How the agent answers.
     pub agent: Mode,
     /// The names that host ends have had.
     pub host_ends: BTreeMap<String, Attachment>,
     /// How many lease files without an owner each network has at most: a killed ADD of native host-local leaves one.
     pub ownerless: BTreeMap<&'static str, usize>,
+    /// Whether the link that macvlans ride on is there.
+    pub master: bool,
+    /// Who has the port that several want.
+    pub holder: Holder,
+    /// Pods whose namespace may still have what tuning set for it as a whole: GC enters none.
+    pub tuned: BTreeSet<&'static str>,
+    /// Whether maps of the firewall may be empty: who is killed leaves the sweeping to the next one who comes by.
+    pub untidy: bool,
 }
 
 impl Default for Model {
@@ -79,9 +108,14 @@ impl Default for Model {
             states: BTreeMap::new(),
             netns: PODS.into_iter().map(|pod| (pod, (0, true))).collect(),
             foreign: BTreeSet::new(),
+            orphans: BTreeSet::new(),
             agent: Mode::Ok,
             host_ends: BTreeMap::new(),
             ownerless: BTreeMap::new(),
+            master: true,
+            holder: Holder::Nobody,
+            tuned: BTreeSet::new(),
+            untidy: false,
         }
     }
 }
@@ -105,6 +139,15 @@ impl Model {
 
     /// It is so now.
     pub fn set(&mut self, attachment: Attachment, state: State) {
+        self.untidy |= attachment.net.has_rules() && state == State::Loose;
+        if attachment.contends() {
+            self.holder = match (&state, self.holder) {
+                (State::Loose, _) => Holder::Unknown,
+                (State::Up(_), holder) => holder,
+                (_, Holder::Is(holder)) if holder == attachment => Holder::Nobody,
+                (_, holder) => holder,
+            };
+        }
         match state {
             State::Absent => self.states.remove(&attachment),
             state => self.states.insert(attachment, state),
@@ -128,7 +171,7 @@ impl Model {
 
     /// Whether what it has in the pod must be there.
     pub fn is_inside(&self, attachment: &Attachment, up: &Up) -> bool {
-        self.netns_of(attachment.pod) == Some(up.netns)
+        self.netns_of(attachment.pod) == Some(up.netns) && up.damage != Some(Damage::Link)
     }
 
     /// Whether calls that change something at the agent are done.
@@ -146,114 +189,35 @@ impl Model {
         self.states.iter().filter(move |(attachment, _)| attachment.net.name == name)
     }
 
-    /// How many addresses of a network are taken: surely, and at most. For ours those of an earlier boot are free, and files
-    /// without an owner; native host-local knows of neither.
-    fn taken(&self, net: &Net) -> (usize, usize) {
-        let count = |which: fn(&State) -> bool| self.of_network(net).filter(|(_, state)| which(state)).count();
-        let up = count(|state| matches!(state, State::Up(_)));
-        let loose = count(|state| matches!(state, State::Loose));
-        if !net.is_native() {
-            return (up, up + loose);
-        }
-        let stale = count(|state| matches!(state, State::Stale { surely: true, .. }));
-        let perhaps = count(|state| matches!(state, State::Stale { surely: false, .. }));
-        (up + stale, up + stale + loose + perhaps + self.ownerless.get(net.name).copied().unwrap_or_default())
-    }
-
-    /// Of an ADD, `adds` and `dels` of the same network being made at the same time.
-    pub fn add_wanted(&self, attachment: &Attachment, adds: usize, dels: usize) -> Wanted {
-        let net = &attachment.net;
-        // Native host-local looks at no namespace.
-        if !net.is_native() && !self.is_there(attachment.pod) {
-            return Wanted::Fails;
-        }
-        if net.plugin == "loopback" {
-            return Wanted::Succeeds;
-        }
-        let (surely, at_most) = self.taken(net);
-        let occupied = net.has_link() && self.foreign.contains(attachment);
-        let refused = net.has_agent() && !self.agent_acts();
-        let full = net.has_leases() && surely.saturating_sub(dels) >= net.addresses;
-        match self.state(attachment) {
-            State::Up(up) if net.has_leases() || self.is_inside(attachment, up) => return Wanted::Fails,
-            _ if occupied || refused => return Wanted::Fails,
-            State::Loose | State::Stale { .. } => return Wanted::Either,
-            // One of ours beside it may give back what is of an earlier boot.
-            _ if full && net.is_native() && adds > 0 => return Wanted::Either,
-            _ if full => return Wanted::Fails,
-            _ => {}
-        }
-        if net.has_leases() && at_most + adds >= net.addresses { Wanted::Either } else { Wanted::Succeeds }
-    }
-
-    /// Of a CHECK.
-    pub fn check_wanted(&self, attachment: &Attachment) -> Wanted {
-        let net = &attachment.net;
-        match self.state(attachment) {
-            _ if !net.is_native() && !self.is_there(attachment.pod) => Wanted::Fails,
-            // What it looks at is there once for all who ever asked for it, and GC, which enters no namespace, leaves it.
-            State::Absent | State::Owed { .. } if net.plugin == "loopback" => Wanted::Either,
-            State::Absent | State::Owed { .. } => Wanted::Fails,
-            State::Loose | State::Stale { .. } => Wanted::Either,
-            State::Up(up) => {
-                let inside = !(net.has_link() || net.plugin == "loopback") || self.is_inside(attachment, up);
-                let announced = !net.has_agent() || (up.registered && self.agent_tells());
-                if inside && announced { Wanted::Succeeds } else { Wanted::Fails }
-            }
-        }
-    }
-
-    /// Of a STATUS.
-    pub fn status_wanted(&self, net: &Net) -> Wanted {
-        if net.has_agent() && !(self.agent_tells() && self.agent != Mode::NoPeers) {
-            return Wanted::Fails;
-        }
-        let (surely, at_most) = self.taken(net);
-        let stale = self.of_network(net).any(|(_, state)| matches!(state, State::Stale { .. }));
-        match net.addresses {
-            0 => Wanted::Succeeds,
-            size if surely >= size => Wanted::Fails,
-            size if at_most >= size || (stale && surely + 1 >= size) => Wanted::Either,
-            _ => Wanted::Succeeds,
-        }
-    }
-
-    /// Of a GC with these valid.
-    pub fn gc_wanted(&self, net: &Net, valid: &[Attachment]) -> Wanted {
-        let mut wanted = Wanted::Succeeds;
-        let stale = self.of_network(net).filter(|(attachment, _)| !valid.contains(attachment));
-        for (_, state) in stale.filter(|_| net.has_agent() && !self.agent_acts()) {
-            match state {
-                State::Up(_) | State::Owed { surely: true } => return Wanted::Fails,
-                State::Loose | State::Owed { surely: false } => wanted = Wanted::Either,
-                State::Absent | State::Stale { .. } => {}
-            }
-        }
-        wanted
-    }
-
     /// An ADD succeeded.
     pub fn added(&mut self, attachment: Attachment, result: &Value) {
         let up = self.promised(attachment, result);
         self.set(attachment, State::Up(Box::new(up)));
+        if attachment.contends() {
+            self.holder = Holder::Is(attachment);
+        }
         self.reclaimed(&attachment.net);
     }
 
     /// What a result promises.
     pub fn promised(&mut self, attachment: Attachment, result: &Value) -> Up {
-        let interfaces = result.get("interfaces").and_then(Value::as_array).into_iter().flatten();
+        let interfaces = || result.get("interfaces").and_then(Value::as_array).into_iter().flatten();
         let mut names =
-            interfaces.filter(|interface| interface.get("sandbox").is_none()).filter_map(|i| i["name"].as_str());
+            interfaces().filter(|interface| interface.get("sandbox").is_none()).filter_map(|i| i["name"].as_str());
         let host_end = names.find(|name| name.starts_with("veth")).map(str::to_owned);
         if let Some(name) = &host_end {
             self.host_ends.insert(name.clone(), attachment);
         }
+        let own = |interface: &&Value| interface.get("sandbox").is_some() && interface["name"] == attachment.ifname;
+        let mac = interfaces().find(own).and_then(|interface| interface.get("mac")?.as_str().map(str::to_owned));
         Up {
-            addresses: if attachment.net.has_leases() { texts(result, "ips", "address") } else { BTreeSet::new() },
+            mac,
+            addresses: if attachment.net.has_addresses() { texts(result, "ips", "address") } else { BTreeSet::new() },
             routes: if attachment.net.has_link() { texts(result, "routes", "dst") } else { BTreeSet::new() },
             host_end,
             netns: self.netns_of(attachment.pod).unwrap_or_default(),
             registered: attachment.net.has_agent(),
+            damage: None,
             result: result.clone(),
         }
     }
@@ -280,7 +244,7 @@ impl Model {
     fn reclaimed(&mut self, net: &Net) {
         for (_, state) in self.states.iter_mut().filter(|(attachment, _)| attachment.net.name == net.name) {
             if let State::Stale { surely, .. } = state {
-                *surely &= net.addresses > 8;
+                *surely &= net.addresses() > 8;
             }
         }
     }
@@ -302,6 +266,7 @@ impl Model {
         self.removed(attachment);
         if self.is_there(attachment.pod) {
             self.foreign.remove(&attachment);
+            self.orphans.remove(&attachment);
         }
     }
 
@@ -315,7 +280,70 @@ impl Model {
             if valid.contains(&attachment) {
                 self.paid(attachment);
             } else {
+                self.stays_tuned(&attachment);
                 self.removed(attachment);
+            }
+        }
+    }
+
+    /// A GC with these valid was killed.
+    pub fn gc_killed(&mut self, net: &Net, valid: &[Attachment]) {
+        let all: Vec<Attachment> = self.states.keys().copied().collect();
+        for attachment in all.into_iter().filter(|a| a.net.name == net.name) {
+            if valid.contains(&attachment) {
+                self.paid(attachment);
+                continue;
+            }
+            self.stays_tuned(&attachment);
+            match self.state(&attachment) {
+                State::Stale { addresses, .. } => {
+                    let addresses = addresses.clone();
+                    self.set(attachment, State::Stale { addresses, surely: false });
+                }
+                _ => self.set(attachment, State::Loose),
+            }
+        }
+    }
+
+    /// What tuning set in a namespace stays when GC forgets it.
+    fn stays_tuned(&mut self, attachment: &Attachment) {
+        let may_be_tuned = match self.state(attachment) {
+            State::Up(up) => self.netns_of(attachment.pod) == Some(up.netns),
+            State::Loose => self.is_there(attachment.pod),
+            _ => false,
+        };
+        if attachment.net.has("tuning") && may_be_tuned {
+            self.tuned.insert(attachment.pod);
+        }
+    }
+
+    /// Somebody broke something of it.
+    pub fn damaged(&mut self, attachment: &Attachment, damage: Damage) {
+        if let Some(State::Up(up)) = self.states.get_mut(attachment)
+            && up.damage != Some(Damage::Link)
+        {
+            up.damage = Some(damage);
+            self.untidy |= attachment.net.has_rules();
+        }
+    }
+
+    /// Somebody took all firewall rules away.
+    pub fn rules_flushed(&mut self) {
+        let ruled: Vec<Attachment> = self.states.keys().filter(|a| a.net.has_rules()).copied().collect();
+        ruled.iter().for_each(|attachment| self.damaged(attachment, Damage::Part));
+        self.holder = Holder::Nobody;
+        self.untidy = false;
+    }
+
+    /// The link that macvlans ride on went, and they with it.
+    pub fn master_gone(&mut self) {
+        self.master = false;
+        self.orphans.clear();
+        let riding: Vec<Attachment> = self.states.keys().filter(|a| a.net.plugin == "macvlan").copied().collect();
+        for attachment in riding {
+            let inside = matches!(self.state(&attachment), State::Up(up) if self.is_inside(&attachment, up));
+            if inside {
+                self.damaged(&attachment, Damage::Link);
             }
         }
     }
@@ -375,7 +403,9 @@ impl Model {
         if let Some((_, there)) = self.netns.get_mut(pod) {
             *there = false;
         }
+        self.tuned.remove(pod);
         self.foreign.retain(|attachment| attachment.pod != pod);
+        self.orphans.retain(|attachment| attachment.pod != pod);
     }
 
     /// A pod got a new one.
@@ -389,6 +419,7 @@ impl Model {
     /// Another boot.
     pub fn rebooted(&mut self) {
         PODS.into_iter().for_each(|pod| self.netns_gone(pod));
+        (self.master, self.untidy) = (true, false);
         let states = std::mem::take(&mut self.states);
         for (attachment, state) in states {
             let left = match state {
@@ -405,5 +436,12 @@ impl Model {
             };
             self.set(attachment, left);
         }
+    }
+}
+
+impl Attachment {
+    /// Whether it wants the port of the node that another one wants too.
+    pub fn contends(&self) -> bool {
+        self.net.has("portmap") && CONTENDERS.contains(&self.pod)
     }
 }

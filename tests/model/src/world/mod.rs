@@ -1,22 +1,23 @@
 //! A node on which scripts are run: each step is done, its outcome judged, the model changed, and both compared.
 
+mod accidents;
+mod job;
+
 use crate::compare;
 use crate::networks::{Attachment, NETWORKS, Net, PODS};
 use crate::observed::Observed;
 use crate::script::{Call, Step};
-use crate::state::{Model, State, Wanted};
-use anyhow::{Context, Result, anyhow, bail};
+use crate::state::{Holder, Model, State, Wanted};
+use accidents::make_master;
+use anyhow::{Context, Result, bail};
+use job::{Ended, Job};
 use nix::mount::{MsFlags, mount};
 use sandwire_harness::agent::Agent;
-use sandwire_harness::{Node, Outcome, Place, Pod, Snapshot, Verb};
+use sandwire_harness::{Node, Outcome, Pod, Snapshot, Verb};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
-use std::os::unix::process::ExitStatusExt;
 use std::time::{Duration, Instant};
 
-/// No call may take longer: the plugins' deadline, and what undoing may take.
-const LONGEST: Duration = Duration::from_secs(30);
 /// Looking at the firewall costs a program: after what can change it, and every so many steps.
 const RULES_EVERY: usize = 16;
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
@@ -26,7 +27,6 @@ pub struct World {
     node: Node,
     agent: Option<Agent>,
     pods: BTreeMap<&'static str, Pod>,
-    configs: BTreeMap<Net, Value>,
     /// What must be.
     pub model: Model,
     before: Snapshot,
@@ -49,10 +49,10 @@ impl World {
             mount(Some("/mnt/boot_id"), BOOT_ID, None::<&str>, MsFlags::MS_BIND, None::<&str>).context(BOOT_ID)
         })??;
         let agent = Some(Agent::tcp(&node, "127.0.0.1:8082")?);
+        make_master(&node)?;
         let before = node.snapshot()?;
-        let configs = NETWORKS.iter().map(|net| (*net, net.config())).collect();
         let (model, calls) = (Model::default(), BTreeMap::new());
-        Ok(Self { node, agent, pods, configs, model, before, steps: 0, boots: 0, calls })
+        Ok(Self { node, agent, pods, model, before, steps: 0, boots: 0, calls })
     }
 
     /// The node itself, to tamper with it.
@@ -96,18 +96,17 @@ impl World {
     pub fn step(&mut self, step: &Step) -> Result<()> {
         self.steps += 1;
         let rules = match step {
-            Step::Call(call) | Step::Kill(call, _) => call.attachment.net.masquerades && call.verb != Verb::Check,
-            Step::Together(calls) => calls.iter().any(|call| call.attachment.net.masquerades),
-            Step::Gc(net, _) => net.masquerades,
-            Step::Reboot => true,
+            Step::Call(call) | Step::Kill(call, _) => call.attachment.net.has_rules() && call.verb != Verb::Check,
+            Step::Together(calls) => calls.iter().any(|call| call.attachment.net.has_rules()),
+            Step::Gc(net, _) | Step::KillGc(net, ..) => net.has_rules(),
+            Step::Reboot | Step::Flush => true,
             _ => false,
         };
         self.act(step)?;
         let observed = Observed::of(&self.node, self.agent.as_ref(), rules || self.steps.is_multiple_of(RULES_EVERY))?;
         let differences = compare::differences(&self.model, &observed);
         if !differences.is_empty() {
-            let ruleset = if rules { self.node.sh("nft list ruleset")? } else { String::new() };
-            bail!("{}\n{ruleset}", differences.join("\n"));
+            bail!("{}", differences.join("\n"));
         }
         // Only another killed ADD of native host-local may add to them.
         self.model.ownerless = NETWORKS.iter().map(|net| (net.name, observed.ownerless(net.name))).collect();
@@ -121,6 +120,7 @@ impl World {
     /// With what is left.
     pub fn end(mut self) -> Result<BTreeMap<&'static str, usize>> {
         self.step(&Step::Agent(sandwire_harness::agent::Mode::Ok))?;
+        self.step(&Step::MasterNew)?;
         for attachment in Attachment::all() {
             self.step(&Step::Call(Call { verb: Verb::Del, attachment }))
                 .with_context(|| format!("del {attachment}"))?;
@@ -143,16 +143,17 @@ impl World {
     fn act(&mut self, step: &Step) -> Result<()> {
         match step {
             Step::Call(call) => {
-                let outcome = self.call(call)?;
-                self.judge(call, &outcome, 0, 0)
+                let ended = self.call(call)?;
+                self.judge(call, &ended, 0, 0)
             }
             Step::Kill(call, after) => self.kill(call, Duration::from_micros(*after)),
             Step::Together(calls) => self.together(calls),
-            Step::Gc(net, valid) => self.gc(*net, valid.as_deref()),
+            Step::Gc(net, valid) => self.gc(*net, valid.as_deref(), None),
+            Step::KillGc(net, valid, after) => self.gc(*net, Some(valid), Some(Duration::from_micros(*after))),
             Step::Status(net) => {
                 *self.calls.entry("STATUS").or_default() += 1;
-                let outcome = self.node.call(net.plugin, Verb::Status).config(self.config(net)?).run()?;
-                ended_as(self.model.status_wanted(net), &outcome)
+                let ended = self.job(net, Verb::Status).run()?;
+                ended_as(self.model.status_wanted(net), &ended.outcome)
             }
             Step::Agent(mode) => {
                 self.model.agent = mode.clone();
@@ -173,6 +174,10 @@ impl World {
                 Ok(())
             }
             Step::Foreign(attachment) => self.foreign(attachment),
+            Step::Tamper(attachment, part) => self.tamper(attachment, *part),
+            Step::Flush => self.flush(),
+            Step::MasterGone => self.master_gone(),
+            Step::MasterNew => self.master_new(),
             Step::Reboot => self.reboot(),
         }
     }
@@ -181,82 +186,77 @@ impl World {
         self.pods.get(name).context("no such pod")
     }
 
-    fn config(&self, net: &Net) -> Result<&Value> {
-        self.configs.get(net).context("no such network")
+    /// What a network as a whole is asked.
+    fn job(&self, net: &Net, verb: Verb) -> Job<'_> {
+        let plugins = net.configs(None);
+        Job { node: &self.node, verb, plugins, is_native: net.is_native(), whose: None, previous: None }
     }
 
     /// The call as a runtime makes it: with the result of the last ADD in CHECK and DEL.
-    fn described(&self, call: &Call) -> Result<sandwire_harness::Call<'_>> {
+    fn described(&self, call: &Call) -> Result<Job<'_>> {
         let attachment = &call.attachment;
-        let mut config = self.config(&attachment.net)?.clone();
-        if let (Verb::Check | Verb::Del, State::Up(up), Some(members)) =
-            (call.verb, self.model.state(attachment), config.as_object_mut())
-        {
-            members.insert("prevResult".into(), up.result.clone());
-        }
-        let described = match attachment.net.is_native() {
-            true => self.node.call("host-local", call.verb).native(),
-            false => self.node.call(attachment.net.plugin, call.verb),
+        let previous = match (call.verb, self.model.state(attachment)) {
+            (Verb::Check | Verb::Del, State::Up(up)) => Some(up.result.clone()),
+            _ => None,
         };
-        Ok(described.pod(self.pod(attachment.pod)?).ifname(attachment.ifname).config(&config))
+        Ok(Job {
+            plugins: attachment.net.configs(Some(attachment.pod)),
+            whose: Some((self.pod(attachment.pod)?, attachment.ifname)),
+            previous,
+            ..self.job(&attachment.net, call.verb)
+        })
     }
 
-    fn call(&mut self, call: &Call) -> Result<Outcome> {
+    fn call(&mut self, call: &Call) -> Result<Ended> {
         *self.calls.entry(call.verb.name()).or_default() += 1;
-        let outcome = self.described(call)?.run()?;
-        in_time(&outcome)?;
-        Ok(outcome)
+        self.described(call)?.run()
     }
 
     /// Whether a call ended as it must; then the model follows it. `adds` and `dels` of the same network ran beside it.
-    fn judge(&mut self, call: &Call, outcome: &Outcome, adds: usize, dels: usize) -> Result<()> {
+    fn judge(&mut self, call: &Call, ended: &Ended, adds: usize, dels: usize) -> Result<()> {
         let attachment = call.attachment;
         match call.verb {
             Verb::Add => {
-                ended_as(self.model.add_wanted(&attachment, adds, dels), outcome)?;
-                match outcome.exit {
-                    Some(0) => self.model.added(attachment, &outcome.result()?),
-                    _ => self.model.not_added(attachment),
-                }
+                ended_as(self.model.add_wanted(&attachment, adds, dels), &ended.outcome)?;
+                self.follow_add(attachment, ended)?;
             }
             Verb::Del => {
-                outcome.done()?;
+                ended.outcome.done()?;
                 self.model.deleted(attachment);
             }
-            _ => ended_as(self.model.check_wanted(&attachment), outcome)?,
+            _ => ended_as(self.model.check_wanted(&attachment), &ended.outcome)?,
+        }
+        Ok(())
+    }
+
+    fn follow_add(&mut self, attachment: Attachment, ended: &Ended) -> Result<()> {
+        match (ended.outcome.exit, ended.after) {
+            (Some(0), _) => self.model.added(attachment, &ended.outcome.result()?),
+            (_, 0) => self.model.not_added(attachment),
+            // What the first plugins of the list made is there. Nothing but what a killed call left is a reason.
+            _ if *self.model.state(&attachment) == State::Loose => {
+                // Among them the port that others want.
+                self.model.set(attachment, State::Loose);
+            }
+            (_, after) => bail!("plugin {after} of the list failed: {}", ended.outcome),
         }
         Ok(())
     }
 
     fn kill(&mut self, call: &Call, after: Duration) -> Result<()> {
-        let (command, stdin) = self.described(call)?.command()?;
-        let mut child = self.node.spawn(&Place::Host, command)?;
-        let started = Instant::now();
-        // It may be dead already for a reason of its own, which its output then says.
-        let _ = child.stdin.take().context("no stdin")?.write_all(&stdin);
-        std::thread::sleep(after.saturating_sub(started.elapsed()));
-        child.kill()?;
-        let status = child.wait()?;
-        if status.signal().is_none() {
+        if let Some(ended) = self.described(call)?.run_until(Some(after))? {
             // It was faster.
             *self.calls.entry(call.verb.name()).or_default() += 1;
-            let mut text = [String::new(), String::new()];
-            let [stdout, stderr] = &mut text;
-            child.stdout.take().context("no stdout")?.read_to_string(stdout)?;
-            child.stderr.take().context("no stderr")?.read_to_string(stderr)?;
-            let [stdout, stderr] = text;
-            let outcome = Outcome { exit: status.code(), stdout, stderr, duration: started.elapsed() };
-            return self.judge(call, &outcome, 0, 0);
+            return self.judge(call, &ended, 0, 0);
         }
         *self.calls.entry("kill").or_default() += 1;
         match call.verb {
             Verb::Add => self.model.add_killed(call.attachment),
             _ => {
                 self.model.del_killed(call.attachment);
-                if self.model.foreign.contains(&call.attachment)
-                    && Observed::of(&self.node, None, false)?.inside(&call.attachment).is_none()
-                {
-                    self.model.foreign.remove(&call.attachment);
+                // The helper that deletes a link goes on: it is gone now, or in a moment, or not.
+                if self.model.foreign.remove(&call.attachment) | self.model.orphans.remove(&call.attachment) {
+                    self.model.set(call.attachment, State::Loose);
                 }
             }
         }
@@ -272,14 +272,14 @@ impl World {
             let threads: Vec<_> = described.iter().map(|call| scope.spawn(|| call.run())).collect();
             threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| bail!("a call panicked"))).collect()
         });
-        let outcomes: Vec<Outcome> = Result::<Vec<Outcome>>::from_iter::<Vec<Result<Outcome>>>(outcomes)?;
+        let outcomes: Vec<Ended> = Result::<Vec<Ended>>::from_iter::<Vec<Result<Ended>>>(outcomes)?;
         drop(described);
-        outcomes.iter().try_for_each(in_time)?;
         if let [first, second] = calls
             && first.attachment == second.attachment
         {
             return self.both_of_one([first, second], &outcomes);
         }
+        let contending = |call: &&Call| call.attachment.contends() && call.verb != Verb::Check;
         let before = self.model.clone();
         for (call, outcome) in calls.iter().zip(&outcomes) {
             let beside = |verb| {
@@ -289,25 +289,49 @@ impl World {
             let others = beside(Verb::Add) - usize::from(call.verb == Verb::Add);
             // Judged by how things stood when all of them began.
             let mut then = before.clone();
+            if call.verb == Verb::Check && calls.iter().any(|other| contending(&other)) {
+                then.holder = Holder::Unknown;
+            }
             std::mem::swap(&mut then, &mut self.model);
             let wrong = self.judge(call, outcome, others, beside(Verb::Del));
             std::mem::swap(&mut then, &mut self.model);
             wrong.with_context(|| call.to_string())?;
-            match (call.verb, outcome.exit) {
-                (Verb::Add, Some(0)) => self.model.added(call.attachment, &outcome.result()?),
-                (Verb::Add, _) => self.model.not_added(call.attachment),
-                (Verb::Del, _) => self.model.deleted(call.attachment),
+            match call.verb {
+                Verb::Add => self.follow_add(call.attachment, outcome)?,
+                Verb::Del => self.model.deleted(call.attachment),
                 _ => {}
             }
+        }
+        // Which was last nobody knows.
+        if calls.iter().filter(contending).count() > 1 {
+            self.model.holder = Holder::Unknown;
         }
         Ok(())
     }
 
     /// Two calls of one attachment at once: one waits for the other, nobody knows which.
-    fn both_of_one(&mut self, calls: [&Call; 2], outcomes: &[Outcome]) -> Result<()> {
+    fn both_of_one(&mut self, calls: [&Call; 2], outcomes: &[Ended]) -> Result<()> {
         let attachment = calls[0].attachment;
         let mut added = Vec::new();
-        for (call, outcome) in calls.into_iter().zip(outcomes) {
+        // Their plugins ran in any order: part of what was added may have been deleted, and part not.
+        if !attachment.net.chain.is_empty() {
+            for (call, ended) in calls.into_iter().zip(outcomes) {
+                match call.verb {
+                    Verb::Del => ended.outcome.done()?,
+                    _ => ended_as(Wanted::Either, &ended.outcome)?,
+                }
+            }
+            let deleted = calls.iter().any(|call| call.verb == Verb::Del);
+            if *self.model.state(&attachment) != State::Absent || calls.iter().any(|call| call.verb == Verb::Add) {
+                self.model.set(attachment, State::Loose);
+            }
+            if deleted {
+                self.model.foreign.remove(&attachment);
+                self.model.orphans.remove(&attachment);
+            }
+            return Ok(());
+        }
+        for (call, Ended { outcome, .. }) in calls.into_iter().zip(outcomes) {
             match (call.verb, outcome.exit) {
                 (Verb::Del, _) => outcome.done()?,
                 (Verb::Add, Some(0)) => added.push(outcome.result()?),
@@ -350,91 +374,54 @@ impl World {
         Ok(())
     }
 
-    fn gc(&mut self, net: Net, valid: Option<&[Attachment]>) -> Result<()> {
-        *self.calls.entry("GC").or_default() += 1;
-        let mut config = self.config(&net)?.clone();
-        if let (Some(valid), Some(members)) = (valid, config.as_object_mut()) {
-            let list = valid.iter().map(|a| json!({"containerID": a.container_id(), "ifname": a.ifname})).collect();
-            members.insert("cni.dev/valid-attachments".into(), list);
-        }
-        let outcome = self.node.call(net.plugin, Verb::Gc).config(&config).run()?;
-        in_time(&outcome)?;
-        let Some(valid) = valid else {
-            self.model.collected_unsaid(&net);
-            return outcome.done();
-        };
-        ended_as(self.model.gc_wanted(&net, valid), &outcome)?;
-        self.model.collected(&net, valid);
-        Ok(())
-    }
-
-    fn netns_gone(&mut self, pod: &'static str) -> Result<()> {
-        if !self.model.is_there(pod) {
+    /// What GC has forgotten, in namespaces that it does not enter: ours without another end, and others'.
+    fn orphaned(&mut self, net: &Net) -> Result<()> {
+        if !net.has_link() {
             return Ok(());
         }
-        self.pod(pod)?.drop_netns(&self.node)?;
-        let ends: Vec<String> = self
-            .model
-            .host_ends
-            .iter()
-            .filter(|(_, attachment)| attachment.pod == pod)
-            .map(|(name, _)| name.clone())
-            .collect();
-        self.model.netns_gone(pod);
-        self.wait_until(|host| !ends.iter().any(|name| host.links.contains_key(name)))
-    }
-
-    /// The kernel takes its time with a namespace and what is in it.
-    fn wait_until(&self, done: impl Fn(&crate::look::Network) -> bool) -> Result<()> {
-        let started = Instant::now();
-        while !done(&Observed::of(&self.node, None, false)?.host) {
-            if started.elapsed() > Duration::from_secs(20) {
-                bail!("the links of a namespace that is gone are still there");
+        let observed = Observed::of(&self.node, None, false)?;
+        for attachment in Attachment::all().into_iter().filter(|attachment| attachment.net == *net) {
+            let kind = observed.inside(&attachment).map(|link| link.kind.as_str());
+            match kind {
+                _ if *self.model.state(&attachment) != State::Absent => {}
+                Some("macvlan") => drop(self.model.orphans.insert(attachment)),
+                Some("dummy" | "bridge") => drop(self.model.foreign.insert(attachment)),
+                _ => {}
             }
-            std::thread::sleep(Duration::from_millis(3));
         }
         Ok(())
     }
 
-    fn foreign(&mut self, attachment: &Attachment) -> Result<()> {
-        let there = self.model.is_there(attachment.pod);
-        if !attachment.net.has_link() || !there || Observed::of(&self.node, None, false)?.inside(attachment).is_some() {
-            return Ok(());
+    fn gc(&mut self, net: Net, valid: Option<&[Attachment]>, limit: Option<Duration>) -> Result<()> {
+        let mut job = self.job(&net, Verb::Gc);
+        if let Some(valid) = valid {
+            let list: Value =
+                valid.iter().map(|a| json!({"containerID": a.container_id(), "ifname": a.ifname})).collect();
+            for members in job.plugins.iter_mut().filter_map(|(_, config)| config.as_object_mut()) {
+                members.insert("cni.dev/valid-attachments".into(), list.clone());
+            }
         }
-        let script = format!("ip link add {} type dummy || ip link add {0} type bridge", attachment.ifname);
-        self.node.sh_at(&self.pod(attachment.pod)?.place(), &script)?;
-        self.model.foreign.insert(*attachment);
+        let ended = job.run_until(limit)?;
+        drop(job);
+        *self.calls.entry(if ended.is_some() { "GC" } else { "kill" }).or_default() += 1;
+        match (ended, valid) {
+            (None, valid) => self.model.gc_killed(&net, valid.unwrap_or_default()),
+            (Some(ended), None) => {
+                self.model.collected_unsaid(&net);
+                return ended.outcome.done();
+            }
+            (Some(ended), Some(valid)) => {
+                ended_as(self.model.gc_wanted(&net, valid), &ended.outcome)?;
+                self.model.collected(&net, valid);
+                self.orphaned(&net)?;
+            }
+        }
         Ok(())
-    }
-
-    fn reboot(&mut self) -> Result<()> {
-        for pod in PODS {
-            self.netns_gone(pod)?;
-        }
-        drop(self.agent.take());
-        self.boots += 1;
-        let id = boot_id(self.boots);
-        self.node.sh(
-            "ip -br link | sed -nE 's/^([^ @]+).*/\\1/p' | grep -vx lo | while read -r link; do ip link del \"$link\" || ! ip link show \"$link\"; done
-            nft flush ruleset
-            rm -rf /run/sandwire
-            echo 0 >/proc/sys/net/ipv4/ip_forward; echo 0 >/proc/sys/net/ipv6/conf/all/forwarding",
-        )?;
-        self.node.within(move || std::fs::write("/mnt/boot_id", id))?.map_err(|error| anyhow!("{BOOT_ID}: {error}"))?;
-        self.model.rebooted();
-        self.restart_agent()
     }
 }
 
 fn boot_id(number: u32) -> String {
     format!("00000000-0000-4000-8000-{number:012}\n")
-}
-
-fn in_time(outcome: &Outcome) -> Result<()> {
-    if outcome.duration > LONGEST {
-        bail!("it took {:?}: {outcome}", outcome.duration);
-    }
-    Ok(())
 }
 
 /// Exit 0 and 1 are the only ways to end; a failure tells what failed.
