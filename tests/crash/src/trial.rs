@@ -203,6 +203,21 @@ struct Bench {
     attached: Vec<(String, String)>,
 }
 
+/// What is there once nothing more comes of what was made: the kernel tells IPv6 of a carrier from a work queue
+/// (net/core/link_watch.c), and only then come the routes of an interface's addresses.
+fn settled(node: &Node) -> Result<Snapshot> {
+    let mut now = node.snapshot()?;
+    for _ in 0..LOOKS {
+        let before = now;
+        std::thread::sleep(Duration::from_millis(200));
+        now = node.snapshot()?;
+        if now.attachments_since(&before).is_empty() {
+            break;
+        }
+    }
+    Ok(now)
+}
+
 impl Bench {
     fn new(plan: &Plan) -> Result<Self> {
         let node = match plan.scenario.whose {
@@ -217,7 +232,7 @@ impl Bench {
         let mut bench = Self { plan: plan.clone(), node, pod, agent, bystander, before, attached: Vec::new() };
         if let Some(pod) = &bench.bystander {
             bench.call(Verb::Add, pod).run()?.result().context("the bystander's ADD")?;
-            bench.before = bench.node.snapshot()?;
+            bench.before = settled(&bench.node)?;
             bench.attached = bench.attached();
         }
         Ok(bench)
