@@ -12,6 +12,7 @@ mod common;
 mod components;
 mod ctl;
 mod del;
+mod going_back;
 mod interop;
 mod leases;
 mod ports;

@@ -136,6 +136,26 @@ pub(super) fn settle(wire: &mut Wire) -> Outcome<()> {
     }
 }
 
+/// One rule of ours in a chain of others.
+pub(super) struct Guest {
+    pub(super) place: Place,
+    pub(super) chain: &'static str,
+    pub(super) comment: &'static str,
+    pub(super) handle: u64,
+}
+
+/// All of them, whoever needs them; and the generation.
+pub(super) fn guests(wire: &mut Wire) -> Outcome<(Vec<Guest>, Option<u32>)> {
+    let (looks, generation, _) = look(wire)?;
+    let guests = looks.into_iter().flat_map(|Look { chain, accepts, jumps, changed, .. }| {
+        let guest = |comment| move |handle| Guest { place: chain.place, chain: chain.name, comment, handle };
+        let accepts = accepts.into_iter().map(guest(COMMENT));
+        let jumps = jumps.into_iter().map(guest(ADMIN_COMMENT));
+        accepts.chain(jumps).chain(changed.into_iter().map(guest("sandwire:"))).collect::<Vec<_>>()
+    });
+    Ok((guests.collect(), generation))
+}
+
 /// Appends what is missing.
 pub(super) fn verify(wire: &mut Wire, missing: &mut Vec<String>) -> Outcome<()> {
     for look in look(wire)?.0 {

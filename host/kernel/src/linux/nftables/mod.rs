@@ -8,6 +8,7 @@ mod attribute;
 mod coexist;
 mod conntrack;
 mod entry;
+mod everything;
 mod expression;
 mod forward;
 mod holders;
@@ -24,7 +25,7 @@ mod sweep;
 mod verify;
 mod wire;
 
-use crate::{KernelError, Outcome, Rule, RuleHolder, RuleOwner};
+use crate::{FirewallObject, KernelError, Outcome, Rule, RuleHolder, RuleOwner};
 use entry::{Entry, Protocol, Table, Wanted};
 use owner::Owner;
 use settle::{Label, settle};
@@ -207,6 +208,27 @@ impl Nftables {
             .and_then(|()| self.after(&gone, false))
             .or_else(nothing_without_nf_tables)
             .map_err(|error| error.context("could not remove firewall rules that nobody has"))
+    }
+
+    /// All that is ours: tables, and rules in chains of others.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn everything(&mut self) -> Outcome<Vec<FirewallObject>> {
+        everything::list(&mut self.wire)
+            .or_else(|error| nothing_without_nf_tables(error).map(|()| Vec::new()))
+            .map_err(|error| error.context("could not look for firewall objects of Sandwire"))
+    }
+
+    /// Removes all that is ours, in one transaction; what it was. Attachments that live lose what they had in it.
+    ///
+    /// # Errors
+    /// The kernel's; nothing is removed then.
+    pub fn remove_everything(&mut self) -> Outcome<Vec<FirewallObject>> {
+        everything::remove(&mut self.wire)
+            .and_then(|(objects, gone)| self.after(&gone, false).map(|()| objects))
+            .or_else(|error| nothing_without_nf_tables(error).map(|()| Vec::new()))
+            .map_err(|error| error.context("could not remove the firewall objects of Sandwire"))
     }
 
     /// Whether anything was changed through this socket.
