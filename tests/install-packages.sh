@@ -1,6 +1,7 @@
 #!/bin/bash
-# Installs what the tests run: Debian's packages, Rust's target for components, and Go's cnitool. Does nothing when all of
-# it is there; exits with 1 and the line to run when it can't.
+# Installs what the tests run: Debian's packages, Rust's target for components, Go's cnitool, and the reference plugins' release
+# 1.9.1, which makes objects that Debian's 1.1.1 doesn't. Does nothing when all of it is there; exits with 1 and the line to
+# run when it can't.
 #
 # SANDWIRE_TOOLS: where programs that Debian doesn't have are kept (default /var/tmp/sandwire-tools).
 set -euo pipefail
@@ -46,4 +47,17 @@ if [ ! -x "$tools/bin/cnitool" ]; then
   line="GOFLAGS=-mod=mod GOTOOLCHAIN=local GOBIN=$tools/bin go install github.com/containernetworking/cni/cnitool@v1.3.0"
   say "installing cnitool with $(go version | cut -d' ' -f3)"
   env ${line%% go install*} go install "${line##* }" || { say "failed; run: $line"; exit 1; }
+fi
+
+# ---- the reference plugins of a release that has nftables backends
+release=1.9.1
+plugins=(main/bridge main/ptp ipam/host-local meta/portmap meta/firewall meta/bandwidth meta/tuning)
+absent=()
+for plugin in "${plugins[@]}"; do
+  [ -x "$tools/cni-$release/${plugin#*/}" ] || absent+=("github.com/containernetworking/plugins/plugins/$plugin@v$release")
+done
+if [ ${#absent[@]} -gt 0 ]; then
+  say "installing the reference plugins' release $release with $(go version | cut -d' ' -f3)"
+  setting=(GOFLAGS=-mod=mod GOTOOLCHAIN=local "GOBIN=$tools/cni-$release")
+  env "${setting[@]}" go install "${absent[@]}" || { say "failed; run: ${setting[*]} go install ${absent[*]}"; exit 1; }
 fi

@@ -6,6 +6,7 @@ mod bandwidth;
 mod calls;
 mod cases;
 mod chained;
+mod changing_over;
 mod check;
 mod cnitool;
 mod common;

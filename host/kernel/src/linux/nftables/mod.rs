@@ -28,6 +28,7 @@ mod wire;
 use crate::{FirewallObject, KernelError, Outcome, Rule, RuleHolder, RuleOwner};
 use entry::{Entry, Protocol, Table, Wanted};
 use owner::Owner;
+pub(super) use reference::limiter;
 use settle::{Label, settle};
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
@@ -159,8 +160,19 @@ impl Nftables {
             .map_err(|error| error.context(format!("could not remove the firewall rules of {}", name(owner))))
     }
 
+    /// Removes the rules of the reference plugins that don't say of which network they are, of attachments that are no more:
+    /// (container id, interface name, address).
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn collect_reference(&mut self, gone: &[(String, String, IpAddr)]) -> Outcome<()> {
+        reference::collect(&mut self.wire, gone)
+            .or_else(nothing_without_nf_tables)
+            .map_err(|error| error.context("could not collect firewall rules that the reference plugins made"))
+    }
+
     /// GC: the same for every attachment of `network` that is not in `valid`, pairs of container id and interface
-    /// name. What the reference plugins' macspoofchk made stays: it doesn't say of which network it is.
+    /// name. What of the reference plugins' rules doesn't say of which network it is stays ([`Nftables::collect_reference`]).
     ///
     /// # Errors
     /// The kernel's.
