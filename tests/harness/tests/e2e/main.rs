@@ -15,6 +15,7 @@ mod ctl;
 mod del;
 mod going_back;
 mod interop;
+mod isolation;
 mod leases;
 mod ports;
 mod reboot;
