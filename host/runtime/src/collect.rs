@@ -128,7 +128,10 @@ fn collect_all(
 /// Attachments without a journal that had a lease and are not listed: native plugins made them, and some of what those make
 /// says of no network whose it is.
 fn collect_from_reference(session: &mut Session, network: &str, failures: &mut Failures) {
-    let freed = std::mem::take(&mut session.freed);
+    let mut freed = std::mem::take(&mut session.freed);
+    // Some of it doesn't say of which interface it is either: while a container has another one it stays, until its DEL.
+    let listed: HashSet<&str> = session.valid.iter().flatten().map(|owner| owner.container_id.as_str()).collect();
+    freed.retain(|(owner, _)| !listed.contains(owner.container_id.as_str()));
     if freed.is_empty() {
         return;
     }

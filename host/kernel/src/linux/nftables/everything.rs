@@ -4,7 +4,7 @@ use super::coexist::{self, Guest};
 use super::entry::{Entry, OWNERS, Record};
 use super::message::Message;
 use super::settle::{TRIES, pause};
-use super::wire::{Failure, Wire};
+use super::wire::Wire;
 use super::{TABLES, ports, seen};
 use crate::{FirewallObject, Outcome};
 
@@ -50,7 +50,7 @@ pub(super) fn remove(wire: &mut Wire) -> Outcome<(Vec<FirewallObject>, Vec<Entry
         match wire.commit(&removal, generation) {
             Ok(()) => return Ok((objects, gone)),
             Err(failure) if failure.is_passing() && tries < TRIES => pause(tries),
-            Err(failure) => return Err(Failure::into_error(failure)),
+            Err(failure) => return Err(failure.into_error()),
         }
         tries += 1;
     }
