@@ -1,6 +1,7 @@
 #!/bin/bash
-# Installs what the tests run: Debian's packages, Rust's target for components, and Go's cnitool. Does nothing when all of
-# it is there; exits with 1 and the line to run when it can't.
+# Installs what the tests run: Debian's packages, Rust's target for components, Go's cnitool, and the reference plugins' release
+# 1.9.1, which makes objects that Debian's 1.1.1 doesn't. Does nothing when all of it is there; exits with 1 and the line to
+# run when it can't.
 #
 # SANDWIRE_TOOLS: where programs that Debian doesn't have are kept (default /var/tmp/sandwire-tools).
 set -euo pipefail
@@ -44,3 +45,9 @@ fi
 
 # ---- cnitool: Debian's knows nothing of spec 1.1.0
 go_programs "$tools/bin" "$cnitool"
+
+# ---- the reference plugins of a release that has nftables backends
+release=1.9.1
+plugins=(main/bridge main/ptp ipam/host-local meta/portmap meta/firewall meta/bandwidth meta/tuning)
+plugins=("${plugins[@]/#/github.com/containernetworking/plugins/plugins/}")
+go_programs "$tools/cni-$release" "${plugins[@]/%/@v$release}"

@@ -148,6 +148,9 @@ pub trait Kernel {
     /// Removes what the reference's firewall plugin made for these addresses, which doesn't say whose they are.
     fn clear_reference_rules(&mut self, netns: Netns, owner: &RuleOwner, addresses: &[std::net::IpAddr])
     -> Outcome<()>;
+    /// GC: removes from the host what the reference plugins made for attachments of `network` that had these addresses and
+    /// are no more: (container id, interface name, address).
+    fn collect_reference(&mut self, network: &str, gone: &[(String, String, std::net::IpAddr)]) -> Outcome<()>;
     /// Forgets tracked connections of an IPPROTO_* that were first sent to this port, of one address or of any; how many.
     fn flush_connections(
         &mut self,

@@ -425,6 +425,27 @@ pub struct RuleHolder {
     pub ports: Vec<String>,
 }
 
+/// Something of ours in the node's firewall: a table with all that is in it, or one rule in a chain of others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FirewallObject {
+    /// "inet", "ip", "ip6", "bridge".
+    pub family: &'static str,
+    /// The table.
+    pub table: &'static str,
+    /// Chain and comment of a rule.
+    pub rule: Option<(&'static str, &'static str)>,
+}
+
+impl std::fmt::Display for FirewallObject {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { family, table, rule } = self;
+        match rule {
+            None => write!(f, "table {family} {table}"),
+            Some((chain, comment)) => write!(f, "rule \"{comment}\" of chain {chain} of table {family} {table}"),
+        }
+    }
+}
+
 /// One wanted firewall rule.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Rule {

@@ -291,3 +291,37 @@ fn forwarding_by_iptables() {
         assert!(run("iptables", &["-S", "CNI-FORWARD"]).contains("CNI-ADMIN"), "what all share stays");
     });
 }
+
+/// Ports, forwarding and spoof checks don't say of which network they are: for GC they are those of given containers and addresses.
+#[test]
+fn thousands_that_say_no_network() {
+    in_netns(|| {
+        const COUNT: u16 = 4000;
+        let address = |n: u16| std::net::Ipv4Addr::from(0x0a01_0002 + u32::from(n));
+        nft_script(
+            "add table ip cni_hostport; add chain ip cni_hostport hostports; add table ip filter; add chain ip filter CNI-FORWARD
+             add table bridge nat; add chain bridge nat PREROUTING { type filter hook prerouting priority -300; }",
+        );
+        let rules = (0..COUNT).map(|n| {
+            let (address, guard) = (address(n), format!("cni-br-iface-c{n}-eth0"));
+            let checked = format!(
+                "add chain bridge nat {guard}; add chain bridge nat {guard}-mac
+                 add rule bridge nat {guard} jump {guard}-mac; add rule bridge nat PREROUTING iifname v{n} jump {guard}\n"
+            );
+            format!(
+                "add rule ip cni_hostport hostports tcp dport {} accept comment \"c{n}\"
+                 add rule ip filter CNI-FORWARD ip saddr {address} counter accept
+                 {}",
+                n + 1,
+                if n < 20 { checked } else { String::new() }
+            )
+        });
+        nft_script(&rules.collect::<String>());
+        let gone = (0..COUNT).filter(|n| *n != 7).map(|n| (format!("c{n}"), "eth0".to_owned(), address(n).into()));
+        Nftables::open().unwrap().collect_reference(&gone.collect::<Vec<_>>()).unwrap();
+        let text = ruleset();
+        let left = ["dport", "saddr", "iifname", "chain cni-br-iface"].map(|what| text.matches(what).count());
+        assert_eq!(left, [1, 1, 1, 2], "{text}");
+        assert!(text.contains("\"c7\"") && text.contains("10.1.0.9 ") && text.contains("v7"), "{text}");
+    });
+}

@@ -121,7 +121,25 @@ fn collect_all(
     {
         failures.add(error.to_string());
     }
+    collect_from_reference(&mut session, network, failures);
     session
+}
+
+/// Attachments without a journal that had a lease and are not listed: native plugins made them, and some of what those make
+/// says of no network whose it is.
+fn collect_from_reference(session: &mut Session, network: &str, failures: &mut Failures) {
+    let mut freed = std::mem::take(&mut session.freed);
+    // Some of it doesn't say of which interface it is either: while a container has another one it stays, until its DEL.
+    let listed: HashSet<&str> = session.valid.iter().flatten().map(|owner| owner.container_id.as_str()).collect();
+    freed.retain(|(owner, _)| !listed.contains(owner.container_id.as_str()));
+    if freed.is_empty() {
+        return;
+    }
+    let Some(kernel) = session.kernel_if_open() else { return };
+    let gone: Vec<_> = freed.into_iter().map(|(owner, ip)| (owner.container_id, owner.ifname, ip)).collect();
+    if let Err(error) = kernel.collect_reference(network, &gone) {
+        failures.add(error.to_string());
+    }
 }
 
 /// An attachment that the runtime no longer has.

@@ -50,6 +50,8 @@ pub(crate) struct Session {
     pub(crate) depth: usize,
     /// The owners to keep, in GC.
     pub(crate) valid: Option<Vec<sandwire_state::Owner>>,
+    /// Whose leases GC has given back, and of which addresses.
+    pub(crate) freed: Vec<(sandwire_state::Owner, IpAddr)>,
     kernel: Option<Box<dyn Kernel + Send>>,
     journal: Option<Journal>,
     /// Links that this call made, both ends of a veth.
@@ -140,6 +142,7 @@ impl Session {
             native,
             depth: 0,
             valid: None,
+            freed: Vec::new(),
             kernel,
             journal,
             created: Vec::new(),

@@ -9,7 +9,6 @@ use sandwire_state::journal::{self, Attachment};
 use sandwire_state::leases::Made;
 use serde::Serialize;
 use std::collections::HashSet;
-use std::io::{BufRead, Write};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -212,7 +211,7 @@ fn release(output: &Output, row: Row, yes: bool) -> Result<bool> {
         if row.attached {
             output.warn("a container that lives may be using it: the next ADD could be given the same address");
         }
-        if !confirmed()? {
+        if !output.confirmed("give it back?")? {
             bail!("not confirmed; nothing was done");
         }
     }
@@ -232,15 +231,6 @@ fn release(output: &Output, row: Row, yes: bool) -> Result<bool> {
         output.line(format_args!("{} in network {:?} is free", row.address, row.network));
     }
     Ok(true)
-}
-
-fn confirmed() -> Result<bool> {
-    let mut stdout = std::io::stdout();
-    write!(stdout, "give it back? [y/N] ")?;
-    stdout.flush()?;
-    let mut answer = String::new();
-    std::io::stdin().lock().read_line(&mut answer)?;
-    Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
 }
 
 /// `2026-11-25T19:02:52Z`; none for a time before 1970.

@@ -9,6 +9,7 @@ mod compile;
 mod component;
 mod doctor;
 mod files;
+mod firewall;
 mod generation;
 mod inspect;
 mod install;
@@ -64,6 +65,8 @@ enum Command {
     },
     /// List the addresses that are given on this node, show who holds one, or give one back
     Leases(leases::Options),
+    /// Remove what is Sandwire's in the node's firewall, when the node goes back to other plugins
+    Firewall(firewall::Options),
     /// Mend what is out of step between journal, kernel, leases and agents: what calls that were killed left
     Repair(repair::Options),
     /// Look for what keeps plugins from working on this node, and say what to do
@@ -108,6 +111,7 @@ fn run(output: &Output, command: Command) -> Result<bool> {
         Command::Inspect { file } => inspect::inspect(output, &file),
         Command::Attachments { network } => attachments::attachments(output, network.as_deref()),
         Command::Leases(options) => leases::leases(output, &options),
+        Command::Firewall(options) => firewall::firewall(output, &options),
         Command::Repair(options) => repair::repair(output, &options),
         Command::Doctor { bin_dir } => doctor::doctor(output, &bin_dir),
         Command::Call(options) => call::call(output, &options),

@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
 use std::fmt::Display;
-use std::io::{IsTerminal, Write};
+use std::io::{BufRead, IsTerminal, Write};
 
 /// The chosen form.
 #[derive(Debug, Clone, Copy)]
@@ -55,6 +55,19 @@ impl Output {
             table.add_row(row);
         }
         self.line(table.trim_fmt());
+    }
+
+    /// Whether whoever is at the terminal says yes.
+    ///
+    /// # Errors
+    /// When there is none to ask or to hear from.
+    pub(crate) fn confirmed(self, question: &str) -> Result<bool> {
+        let mut stdout = std::io::stdout();
+        write!(stdout, "{question} [y/N] ")?;
+        stdout.flush()?;
+        let mut answer = String::new();
+        std::io::stdin().lock().read_line(&mut answer)?;
+        Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
     }
 
     /// Whether a progress bar would be in the way.

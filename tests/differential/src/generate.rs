@@ -60,7 +60,23 @@ pub struct Sequence {
 /// What Debian's plugins know.
 const VERSIONS: [&str; 6] = ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0"];
 
+/// Another machine, and chains of the node that drop what nobody lets through.
+const OUTSIDE: &str = "
+    ip link add out0 address 02:00:00:00:0a:01 type veth peer name eth0 address 02:00:00:00:0a:02 netns pod-outside
+    ip link set out0 up; ip addr add 192.0.2.1/24 dev out0; ip addr add 2001:db8::1/64 dev out0 nodad
+    ip -n pod-outside link set eth0 up; ip -n pod-outside addr add 192.0.2.2/24 dev eth0; ip -n pod-outside route add default via 192.0.2.1
+    ip -n pod-outside addr add 2001:db8::2/64 dev eth0 nodad; ip -n pod-outside route add default via 2001:db8::1
+    iptables -P FORWARD DROP; ip6tables -P FORWARD DROP";
+
 impl Sequence {
+    /// Another machine's network namespace, and its addresses.
+    pub(crate) const OUTSIDE: (&str, [&str; 2]) = ("/run/netns/pod-outside", ["192.0.2.2", "2001:db8::2"]);
+
+    /// Whether one of its plugins is firewall: then there is another machine, and what it lets through is compared.
+    pub(crate) fn has_firewall(&self) -> bool {
+        self.plugins.iter().any(|plugin| kind(plugin) == "firewall")
+    }
+
     /// The sequence of this seed.
     pub fn of(seed: u64) -> Self {
         let mut r = Random::new(seed);
@@ -88,8 +104,22 @@ impl Sequence {
         let first = plugins.first().map(kind).unwrap_or_default().to_owned();
         let ifname = if first == "loopback" { "lo" } else { pick(&mut r, &["eth0", "eth0", "net1"]) };
         // Chained plugins want the result of one that made an interface.
-        if matches!(first.as_str(), "bridge" | "ptp") && r.percent(40) {
+        if matches!(first.as_str(), "bridge" | "ptp") && r.percent(60) {
+            // By a generator of its own: a chain that grows leaves the rest of its sequence as it was.
+            let mut r = Random::new(!seed);
+            if r.percent(60) {
+                // Those that the firewall plugin knows.
+                version = pick(&mut r, &["0.4.0", "1.0.0"]);
+            }
             plugins.extend(chained(&mut r, version));
+        }
+        if plugins.iter().any(|plugin| kind(plugin) == "firewall") {
+            before = OUTSIDE.into();
+            if Random::new(!seed).percent(70)
+                && let Some(Value::Object(main)) = plugins.first_mut()
+            {
+                with_a_way_out(main);
+            }
         }
         arguments(&mut r, &mut env);
         let steps = steps(&mut r, version);
@@ -138,15 +168,20 @@ fn steps(r: &mut Random, version: &str) -> Vec<Step> {
     };
     check(&mut steps, "a");
     match r.below(8) {
-        0 | 1 => steps.extend([Step::Add("b")]),
+        0 | 1 => {
+            steps.push(Step::Add("b"));
+            check(&mut steps, "b");
+        }
         2 => steps.extend([Step::Add("a")]),
         3 => steps.extend([Step::Del("b")]),
         4 => steps.extend([Step::Gone("a")]),
-        5 => steps.extend([Step::Add("b"), Step::Del("a"), Step::Add("a")]),
+        5 => {
+            steps.push(Step::Add("b"));
+            // Before another port goes and comes: the MAC of the reference's bridge is the lowest of its ports'.
+            check(&mut steps, "b");
+            steps.extend([Step::Del("a"), Step::Add("a")]);
+        }
         _ => {}
-    }
-    if steps.contains(&Step::Add("b")) {
-        check(&mut steps, "b");
     }
     steps.extend([Step::Del("a"), Step::Del("a"), Step::Del("b")]);
     steps
@@ -318,6 +353,14 @@ fn macvlan(r: &mut Random) -> Value {
     of_type("macvlan", keys)
 }
 
+/// With addresses and routes by which a firewall can be seen at work.
+fn with_a_way_out(main: &mut Map<String, Value>) {
+    main.insert("isGateway".into(), true.into());
+    let ranges = json!([[{"subnet": "10.1.2.0/24"}], [{"subnet": "fd00:1::/64"}]]);
+    let routes = json!([{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]);
+    main.insert("ipam".into(), json!({"type": "host-local", "ranges": ranges, "routes": routes}));
+}
+
 fn chained(r: &mut Random, version: &str) -> Vec<Value> {
     let mut chain = Vec::new();
     if r.percent(50) {
@@ -341,7 +384,7 @@ fn chained(r: &mut Random, version: &str) -> Vec<Value> {
         );
         chain.push(of_type("tuning", keys));
     }
-    if r.percent(35) {
+    if r.percent(55) {
         let mappings = [
             json!([{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]),
             json!([{"HostPort": 8080, "ContainerPort": 80, "Protocol": "TCP", "HostIP": "192.0.2.1"}]),
@@ -350,6 +393,8 @@ fn chained(r: &mut Random, version: &str) -> Vec<Value> {
             json!([{"hostPort": 80, "containerPort": 80, "protocol": "icmp"}]),
             json!([]),
         ];
+        let good = mappings.get(..3).unwrap_or_default();
+        let mappings = if r.percent(70) { good } else { mappings.as_slice() };
         let mut keys = some(
             r,
             &[
@@ -358,11 +403,13 @@ fn chained(r: &mut Random, version: &str) -> Vec<Value> {
                 ("conditionsV4", 15, vec![json!(["!", "-d", "192.0.2.0/24"]), json!([])]),
             ],
         );
-        keys.insert("runtimeConfig".into(), json!({"portMappings": r.one(&mappings).cloned().unwrap_or_default()}));
+        keys.insert("runtimeConfig".into(), json!({"portMappings": r.one(mappings).cloned().unwrap_or_default()}));
         chain.push(of_type("portmap", keys));
     }
-    if r.percent(25) && (version == "0.4.0" || version == "1.0.0") {
-        let keys = some(r, &[("backend", 30, vec!["iptables".into(), "".into()])]);
+    if r.percent(70) && (version == "0.4.0" || version == "1.0.0") {
+        let policies = vec!["open".into(), "same-bridge".into(), "same-bridge".into(), "closed".into()];
+        let backends = vec!["iptables".into(), "".into()];
+        let keys = some(r, &[("backend", 30, backends), ("ingressPolicy", 40, policies)]);
         chain.push(of_type("firewall", keys));
     }
     if r.percent(40) && !version.starts_with("0.1") && !version.starts_with("0.2") {

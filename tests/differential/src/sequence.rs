@@ -63,6 +63,9 @@ impl Side {
         let node = if native { Node::new()? } else { Node::installed()? };
         let pods: BTreeMap<_, _> =
             ["a", "b"].into_iter().map(|name| Ok((name, node.pod(name)?))).collect::<Result<_>>()?;
+        if sequence.has_firewall() {
+            node.pod("outside")?;
+        }
         node.sh(&sequence.before).context("what the sequence wants to be there")?;
         let configuration = Value::from(sequence.plugins.clone()).to_string() + &format!("{:?}", sequence.env);
         let (gone, results) = (BTreeSet::new(), BTreeMap::new());
@@ -121,8 +124,12 @@ impl Side {
             if called.exit != Some(0) {
                 failed = true;
                 let side = if self.native { "native" } else { "ours" };
-                let error = called.error().with_context(|| format!("{side} of seed {}", sequence.seed))?;
                 outcome.insert("error/at".into(), kind(plugin).into());
+                if let Some(panic) = called.stderr.lines().find(|line| self.native && line.starts_with("panic: ")) {
+                    outcome.insert("error/text".into(), panic.to_owned());
+                    break;
+                }
+                let error = called.error().with_context(|| format!("{side} of seed {}", sequence.seed))?;
                 outcome.insert("error/code".into(), error.code.to_string());
                 outcome.insert("error/text".into(), self.names.replace_in_error(&error.text()));
                 break;
@@ -154,14 +161,62 @@ impl Side {
         self.node.sh(&script).context("the kernel keeps a veth of a namespace that is gone").map(drop)
     }
 
-    fn look(&mut self) -> Result<Fields> {
+    fn look(&mut self, sequence: &Sequence) -> Result<Fields> {
         let pods: Vec<(String, Place)> = self
             .pods
             .iter()
             .filter(|(name, _)| !self.gone.contains(**name))
             .map(|(name, pod)| (format!("pod {name}"), pod.place()))
             .collect();
-        look(&self.node, &pods, &mut self.names)
+        let mut fields = look(&self.node, &pods, &mut self.names)?;
+        if sequence.has_firewall() {
+            self.traffic(&pods, &mut fields)?;
+        }
+        Ok(fields)
+    }
+
+    /// What a firewall lets through: between pods, to another machine and from there.
+    fn traffic(&self, pods: &[(String, Place)], fields: &mut Fields) -> Result<()> {
+        let (outside, elsewhere) = Sequence::OUTSIDE;
+        let mut ends =
+            vec![("outside".to_owned(), Place::Netns(outside.into()), elsewhere.map(str::to_owned).to_vec())];
+        for (name, place) in pods {
+            let result = self.results.iter().find(|(pod, _)| name.ends_with(**pod)).map(|(_, result)| result);
+            let ips = result.and_then(|result| result.get("ips")?.as_array());
+            let addresses = ips.into_iter().flatten().filter_map(|ip| ip.get("address")?.as_str()?.split('/').next());
+            ends.push((name.clone(), place.clone(), addresses.map(str::to_owned).collect()));
+        }
+        // Until duplicate address detection is over a gateway answers nobody.
+        let settled = "for i in $(seq 60); do ip -6 addr show tentative | grep -q inet6 || break; sleep 0.05; done";
+        if ends.iter().any(|(name, _, addresses)| name != "outside" && !addresses.is_empty()) {
+            ends.iter()
+                .map(|(_, place, _)| place)
+                .chain([&Place::Host])
+                .try_for_each(|place| self.node.sh_at(place, settled).map(drop))?;
+        }
+        for (from, place, own) in &ends {
+            let probes: Vec<(&String, &String)> = ends
+                .iter()
+                .filter(|(to, ..)| to != from && !own.is_empty())
+                .flat_map(|(to, _, addresses)| addresses.iter().map(move |address| (to, address)))
+                .collect();
+            if probes.is_empty() {
+                continue;
+            }
+            // All at once, for what is dropped takes its time; and once more, for a busy machine may take its own.
+            let ping = |address: &str| {
+                let ping = |most: &str| format!("ping -n -c 1 -W {most} {address} >/dev/null 2>&1");
+                format!("({} || {}) && echo {address} &\n", ping("0.2"), ping("0.6"))
+            };
+            let script: String = probes.iter().map(|(_, address)| ping(address)).collect();
+            let answered = self.node.sh_at(place, &format!("{script}wait"))?;
+            for (to, address) in probes {
+                let family = if address.contains(':') { "IPv6" } else { "IPv4" };
+                let passes = answered.lines().any(|line| line == address);
+                fields.insert(format!("traffic {from} > {to} {family}"), passes.to_string());
+            }
+        }
+        Ok(())
     }
 }
 
@@ -217,7 +272,7 @@ pub fn run(sequence: &Sequence) -> Result<Vec<Difference>> {
             Step::Gone(_) => continue,
             _ => {}
         }
-        let (theirs, mine) = (native.look()?, ours.look()?);
+        let (theirs, mine) = (native.look(sequence)?, ours.look(sequence)?);
         add([&theirs, &mine]);
     }
     Ok(differences)

@@ -26,6 +26,7 @@ use netns::Namespace;
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
 use nix::unistd::Pid;
+use std::collections::BTreeSet;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::time::Duration;
 
@@ -387,6 +388,21 @@ impl Kernel for LinuxKernel {
         let changed = firewall.has_changed();
         self.rules_deleted |= changed;
         cleared
+    }
+
+    fn collect_reference(&mut self, network: &str, gone: &[(String, String, std::net::IpAddr)]) -> Outcome<()> {
+        let firewall = self.firewall(Netns::Host)?;
+        let rules = firewall.collect_reference(gone);
+        let changed = firewall.has_changed();
+        self.rules_deleted |= changed;
+        let names: BTreeSet<String> = gone.iter().map(|(id, ..)| nftables::limiter(network, id)).collect();
+        let limiters = self.links(Netns::Host)?.into_iter();
+        let limiters = limiters.filter(|link| link.kind == "ifb" && names.contains(&link.name));
+        let limiters: Vec<LinkId> = limiters.map(|link| link.id).collect();
+        if !limiters.is_empty() {
+            self.delete_links(&limiters)?;
+        }
+        rules
     }
 
     fn flush_connections(

@@ -148,7 +148,11 @@ impl leases::HostStore for Guest {
         if session.valid.is_none() {
             return Ok(Vec::new());
         }
-        let released = table.get_mut(&this)?.store.retain(&keep)?;
+        let store = &mut table.get_mut(&this)?.store;
+        let before = store.all()?;
+        let released = store.retain(&keep)?;
+        let freed = before.into_iter().filter(|lease| released.contains(&lease.address));
+        session.freed.extend(freed.map(|lease| (lease.owner, lease.address)));
         Ok(released.iter().map(ToString::to_string).collect())
     }
 

@@ -5,6 +5,7 @@ use super::{BINARY, shipped};
 use crate::apply::component_path;
 use crate::component;
 use crate::files;
+use crate::firewall;
 use crate::output::Output;
 use anyhow::{Context, Result, bail};
 use sandwire_policy::paths;
@@ -21,6 +22,9 @@ pub(crate) struct Options {
     /// Also remove the policy, the operator's own components and notes of plugins (leases stay: native host-local reads them)
     #[arg(long)]
     purge: bool,
+    /// Also remove what is Sandwire's in the node's firewall, as `firewall remove --yes` does
+    #[arg(long)]
+    firewall: bool,
     /// Even if attachments of pods are left: nothing will undo them
     #[arg(long)]
     force: bool,
@@ -40,6 +44,9 @@ pub(crate) fn uninstall(output: &Output, options: &Options) -> Result<bool> {
         );
     }
     let mut changes = Vec::new();
+    if options.firewall {
+        firewall::remove(&mut changes)?;
+    }
     let binary = options.bin_dir.join(BINARY);
     for entry in std::fs::read_dir(&options.bin_dir).into_iter().flatten() {
         let path = entry.with_context(|| format!("could not read {}", options.bin_dir.display()))?.path();

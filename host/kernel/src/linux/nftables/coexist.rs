@@ -64,6 +64,8 @@ struct Look<'a> {
     /// Handles of our rules: those that accept, and jumps to the administrator's chain.
     accepts: Vec<u64>,
     jumps: Vec<u64>,
+    /// What somebody has made of such rules.
+    changed: Vec<u64>,
 }
 
 /// The chains that are there; the generation; whether any container is to be let through.
@@ -86,6 +88,7 @@ fn look(wire: &mut Wire) -> Outcome<(Vec<Look<'static>>, Option<u32>, bool)> {
                 has_admin: has_admin && chain.is_iptables,
                 accepts: Vec::new(),
                 jumps: Vec::new(),
+                changed: Vec::new(),
             });
         }
     }
@@ -93,8 +96,9 @@ fn look(wire: &mut Wire) -> Outcome<(Vec<Look<'static>>, Option<u32>, bool)> {
         let rules = wire.list(&look.chain.place.list_rules(look.chain.name))?;
         for rule in rules.iter().filter_map(seen::rule) {
             match rule.any_comment().as_str() {
-                COMMENT => look.accepts.push(rule.handle),
-                ADMIN_COMMENT => look.jumps.push(rule.handle),
+                COMMENT if rule.is_accept() => look.accepts.push(rule.handle),
+                ADMIN_COMMENT if rule.target().as_deref() == Some(ADMIN) => look.jumps.push(rule.handle),
+                COMMENT | ADMIN_COMMENT => look.changed.push(rule.handle),
                 _ => {}
             }
         }
@@ -109,7 +113,8 @@ pub(super) fn settle(wire: &mut Wire) -> Outcome<()> {
         let (looks, generation, is_needed) = look(wire)?;
         let mut changes = Vec::new();
         for look in looks {
-            let Look { chain, has_admin, accepts, jumps } = look;
+            let Look { chain, has_admin, accepts, jumps, changed } = look;
+            changes.extend(changed.iter().map(|handle| chain.place.delete_rule(chain.name, *handle)));
             if !is_needed {
                 changes.extend(accepts.iter().chain(&jumps).map(|handle| chain.place.delete_rule(chain.name, *handle)));
                 continue;
@@ -131,10 +136,37 @@ pub(super) fn settle(wire: &mut Wire) -> Outcome<()> {
     }
 }
 
+/// One rule of ours in a chain of others.
+pub(super) struct Guest {
+    pub(super) place: Place,
+    pub(super) chain: &'static str,
+    pub(super) comment: &'static str,
+    pub(super) handle: u64,
+}
+
+/// All of them, whoever needs them; and the generation.
+pub(super) fn guests(wire: &mut Wire) -> Outcome<(Vec<Guest>, Option<u32>)> {
+    let (looks, generation, _) = look(wire)?;
+    let guests = looks.into_iter().flat_map(|Look { chain, accepts, jumps, changed, .. }| {
+        let guest = |comment| move |handle| Guest { place: chain.place, chain: chain.name, comment, handle };
+        let accepts = accepts.into_iter().map(guest(COMMENT));
+        let jumps = jumps.into_iter().map(guest(ADMIN_COMMENT));
+        accepts.chain(jumps).chain(changed.into_iter().map(guest("sandwire:"))).collect::<Vec<_>>()
+    });
+    Ok((guests.collect(), generation))
+}
+
 /// Appends what is missing.
 pub(super) fn verify(wire: &mut Wire, missing: &mut Vec<String>) -> Outcome<()> {
     for look in look(wire)?.0 {
         let Chain { place, name, .. } = look.chain;
+        // An administrator's chain without rules has nothing to go first; native plugins make one on every node.
+        if look.has_admin && look.jumps.is_empty() && !wire.list(&place.list_rules(ADMIN))?.is_empty() {
+            missing.push(format!(
+                "the rule \"{ADMIN_COMMENT}\" is missing from chain {name} of table {place}: what is let through no \
+                 longer goes to {ADMIN} first"
+            ));
+        }
         if look.accepts.is_empty() {
             missing.push(format!(
                 "the rule \"{COMMENT}\" is missing from chain {name} of table {place}, which may drop what is let through"

@@ -160,17 +160,21 @@ pub(super) struct Place {
 
 impl std::fmt::Display for Place {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let family = match self.family {
-            FAMILY_INET => "inet",
-            FAMILY_IPV4 => "ip",
-            FAMILY_IPV6 => "ip6",
-            _ => "bridge",
-        };
-        write!(f, "{family} {}", self.table)
+        write!(f, "{} {}", self.family_name(), self.table)
     }
 }
 
 impl Place {
+    /// As nft has it.
+    pub(super) fn family_name(self) -> &'static str {
+        match self.family {
+            FAMILY_INET => "inet",
+            FAMILY_IPV4 => "ip",
+            FAMILY_IPV6 => "ip6",
+            _ => "bridge",
+        }
+    }
+
     fn message(self, kind: u16, flags: u16, rest: Vec<Attribute>, what: &str) -> Message {
         let mut attributes = vec![text(TABLE, self.table)];
         attributes.extend(rest);

@@ -8,6 +8,7 @@ mod attribute;
 mod coexist;
 mod conntrack;
 mod entry;
+mod everything;
 mod expression;
 mod forward;
 mod holders;
@@ -24,9 +25,10 @@ mod sweep;
 mod verify;
 mod wire;
 
-use crate::{KernelError, Outcome, Rule, RuleHolder, RuleOwner};
+use crate::{FirewallObject, KernelError, Outcome, Rule, RuleHolder, RuleOwner};
 use entry::{Entry, Protocol, Table, Wanted};
 use owner::Owner;
+pub(super) use reference::limiter;
 use settle::{Label, settle};
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
@@ -158,8 +160,19 @@ impl Nftables {
             .map_err(|error| error.context(format!("could not remove the firewall rules of {}", name(owner))))
     }
 
+    /// Removes the rules of the reference plugins that don't say of which network they are, of attachments that are no more:
+    /// (container id, interface name, address).
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn collect_reference(&mut self, gone: &[(String, String, IpAddr)]) -> Outcome<()> {
+        reference::collect(&mut self.wire, gone)
+            .or_else(nothing_without_nf_tables)
+            .map_err(|error| error.context("could not collect firewall rules that the reference plugins made"))
+    }
+
     /// GC: the same for every attachment of `network` that is not in `valid`, pairs of container id and interface
-    /// name. What the reference plugins' macspoofchk made stays: it doesn't say of which network it is.
+    /// name. What of the reference plugins' rules doesn't say of which network it is stays ([`Nftables::collect_reference`]).
     ///
     /// # Errors
     /// The kernel's.
@@ -207,6 +220,27 @@ impl Nftables {
             .and_then(|()| self.after(&gone, false))
             .or_else(nothing_without_nf_tables)
             .map_err(|error| error.context("could not remove firewall rules that nobody has"))
+    }
+
+    /// All that is ours: tables, and rules in chains of others.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn everything(&mut self) -> Outcome<Vec<FirewallObject>> {
+        everything::list(&mut self.wire)
+            .or_else(|error| nothing_without_nf_tables(error).map(|()| Vec::new()))
+            .map_err(|error| error.context("could not look for firewall objects of Sandwire"))
+    }
+
+    /// Removes all that is ours, in one transaction; what it was. Attachments that live lose what they had in it.
+    ///
+    /// # Errors
+    /// The kernel's; nothing is removed then.
+    pub fn remove_everything(&mut self) -> Outcome<Vec<FirewallObject>> {
+        everything::remove(&mut self.wire)
+            .and_then(|(objects, gone)| self.after(&gone, false).map(|()| objects))
+            .or_else(|error| nothing_without_nf_tables(error).map(|()| Vec::new()))
+            .map_err(|error| error.context("could not remove the firewall objects of Sandwire"))
     }
 
     /// Whether anything was changed through this socket.

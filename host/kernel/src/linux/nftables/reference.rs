@@ -32,6 +32,9 @@ const FORWARD: [Place; 2] =
     [Place { family: FAMILY_IPV4, table: "filter" }, Place { family: FAMILY_IPV6, table: "filter" }];
 const FORWARD_CHAIN: &str = "CNI-FORWARD";
 
+/// Messages of one transaction: each has up to 130 bytes, and all must fit into the socket's send buffer (212,992 by default).
+const AT_ONCE: usize = 1000;
+
 /// The reference's types: what one has made the other doesn't look for.
 const PORTMAP: &str = "portmap";
 pub(super) const FIREWALL: &str = "firewall";
@@ -55,13 +58,12 @@ pub(super) fn clear_forwards(wire: &mut Wire, owner: &RuleOwner, addresses: &[Ip
     if owner.plugin != FIREWALL || addresses.is_empty() {
         return Ok(());
     }
+    let addresses = addresses.iter().copied().collect();
     until_committed(wire, |wire| {
         let there = wire.ask(&FORWARD.map(|place| place.get_chain(FORWARD_CHAIN)))?;
         let mut changes = Vec::new();
         for (place, _) in FORWARD.into_iter().zip(there).filter(|(_, chain)| chain.is_some()) {
-            delete_rules(wire, place, FORWARD_CHAIN, &mut changes, |rule| {
-                rule.is_accept() && rule.compared_address().is_some_and(|address| addresses.contains(&address))
-            })?;
+            delete_rules(wire, place, FORWARD_CHAIN, &mut changes, |rule| is_forward_of(rule, &addresses))?;
         }
         Ok(changes)
     })
@@ -128,11 +130,61 @@ pub(super) fn retain(wire: &mut Wire, network: &str, valid: &[(String, String)],
     })
 }
 
+/// Removes the rules that don't say of which network they are, of attachments that are no more.
+pub(super) fn collect(wire: &mut Wire, gone: &[(String, String, IpAddr)]) -> Outcome<()> {
+    let containers: BTreeSet<&str> = gone.iter().map(|(id, ..)| id.as_str()).collect();
+    let addresses: BTreeSet<IpAddr> = gone.iter().map(|(.., address)| *address).collect();
+    let guards: BTreeSet<String> = gone.iter().map(|(id, ifname, _)| guard(id, ifname)).collect();
+    until_committed(wire, |wire| {
+        let mut changes = Vec::new();
+        for place in PORTS {
+            for chain in PORTS_CHAINS {
+                delete_rules(wire, place, chain, &mut changes, |rule| containers.contains(rule.comment.as_str()))?;
+            }
+        }
+        for place in FORWARD {
+            delete_rules(wire, place, FORWARD_CHAIN, &mut changes, |rule| is_forward_of(rule, &addresses))?;
+        }
+        for (place, base) in SPOOFCHECK {
+            let mut chains = BTreeSet::new();
+            delete_rules(wire, place, base, &mut changes, |rule| {
+                let guard = rule.target().filter(|target| guards.contains(target));
+                let is_one = guard.is_some();
+                chains.extend(guard);
+                is_one
+            })?;
+            let chains: Vec<String> = chains.into_iter().flat_map(|guard| [format!("{guard}-mac"), guard]).collect();
+            let questions: Vec<Message> = chains.iter().map(|chain| place.get_chain(chain)).collect();
+            let there = wire.ask(&questions)?;
+            let there = || chains.iter().zip(&there).filter(|(_, there)| there.is_some()).map(|(chain, _)| chain);
+            // One jumps to the other: no chain can go before all are empty.
+            changes.extend(there().map(|chain| place.flush_chain(chain)));
+            changes.extend(there().map(|chain| place.delete_chain(chain)));
+        }
+        Ok(changes)
+    })
+}
+
+fn is_forward_of(rule: &SeenRule<'_>, addresses: &BTreeSet<IpAddr>) -> bool {
+    rule.is_accept() && rule.compared_address().is_some_and(|address| addresses.contains(&address))
+}
+
+/// The chain of macspoofchk.
+fn guard(container_id: &str, ifname: &str) -> String {
+    format!("cni-br-iface-{container_id}-{ifname}")
+}
+
+/// The IFB device of bandwidth, by the same hash (plugins/meta/bandwidth, `getIfbDeviceName`).
+pub(in super::super) fn limiter(network: &str, container_id: &str) -> String {
+    format!("bwp{}", hex(&hash::<6>(&format!("{network}{container_id}"))))
+}
+
+/// What is planned for one attachment is one transaction; for thousands, several in their order.
 fn until_committed(wire: &mut Wire, plan: impl Fn(&mut Wire) -> Outcome<Vec<Message>>) -> Outcome<()> {
     let mut tries = 1;
     loop {
         let changes = plan(wire)?;
-        match wire.commit(&changes, None) {
+        match changes.chunks(AT_ONCE).try_for_each(|some| wire.commit(some, None)) {
             Ok(()) => return Ok(()),
             Err(failure) if failure.is_passing() && tries < TRIES => pause(tries),
             Err(failure) => return Err(failure.into_error()),
@@ -144,7 +196,7 @@ fn until_committed(wire: &mut Wire, plan: impl Fn(&mut Wire) -> Outcome<Vec<Mess
 fn changes_for(wire: &mut Wire, owner: &RuleOwner) -> Outcome<Vec<Message>> {
     let RuleOwner { network, container_id, ifname, .. } = owner;
     let chain = iptables_chain(network, container_id);
-    let guard = format!("cni-br-iface-{container_id}-{ifname}");
+    let guard = guard(container_id, ifname);
     let guard_mac = format!("{guard}-mac");
     // The kernel finds a chain by its name at once; only where there is one are rules listed.
     let mut questions = vec![MASQUERADE.get_chain(MASQUERADE_CHAIN)];
@@ -231,6 +283,8 @@ mod tests {
     fn names_are_the_references() {
         // printf %s net1c1 | sha512sum
         assert_eq!(iptables_chain("net1", "c1"), "CNI-c2d892b58e87e28a12fe6479");
+        // printf mynetpod-a | sha512sum
+        assert_eq!(limiter("mynet", "pod-a"), "bwpf88d8102b118");
         assert_eq!(ports_chain("CNI-DN-", "net1", "c1"), "CNI-DN-c2d892b58e87e28a12fe6");
         assert!(hashes_of("0011223344556677-8899aabbccddeeff, net: n, if: eth0, id: c").is_some());
         assert!(hashes_of("0011223344556677, net: n").is_none());

@@ -2,7 +2,9 @@
 //! change must not; and each at every version of the specification that has CHECK. (That no ADD leaves a state that CHECK
 //! complains of is seen in every case: the runner makes a CHECK after each ADD.)
 
+mod firewall;
 mod macvlan;
+mod portmap;
 mod ptp;
 mod tuning;
 
@@ -12,6 +14,12 @@ use serde_json::{Value, json};
 
 /// What is changed in a result, how, and the words that name it.
 type Change = (&'static str, fn(&mut Value), &'static str);
+
+/// What scripts may use: `lose TABLE SET KEY` takes an element away, `rule FAMILY TABLE CHAIN GROUP` says the handle of a
+/// group's rule.
+const SHELL: &str = "lose() { nft delete element inet $1 $2 \"{ $3 }\"; }
+rule() { nft -a list chain $1 $2 $3 | sed -n \"s,.*comment .$4. # handle ,,p\"; }
+";
 
 /// One change. `$VETH` is the host end.
 struct Row {
@@ -53,11 +61,23 @@ impl Bench {
         let node = Node::installed().unwrap();
         let pod = node.pod("a").unwrap();
         config["cniVersion"] = version.into();
-        let all = ["bridge", "bagpipe", "host-local", "loopback", "macvlan", "ptp", "static", "tuning"];
+        let all = [
+            "bridge",
+            "bagpipe",
+            "firewall",
+            "host-local",
+            "loopback",
+            "macvlan",
+            "portmap",
+            "ptp",
+            "static",
+            "tuning",
+        ];
         let plugin = all.into_iter().find(|name| config["type"] == *name);
         match plugin {
             Some("macvlan") => drop(node.sh(MASTER).unwrap()),
             Some("tuning") => drop(node.sh(TUNED).unwrap()),
+            Some("firewall") => drop(node.sh("ip link add br-p type bridge; ip link set br-p up").unwrap()),
             _ => {}
         }
         if !config["prevResult"].is_null() {
@@ -88,7 +108,7 @@ impl Bench {
             let result = self.call(Verb::Add, None).result().unwrap_or_else(|e| panic!("before {}: {e:#}", row.what));
             self.call(Verb::Check, Some(&result)).done().unwrap_or_else(|e| panic!("before {}: {e:#}", row.what));
             let veth = Self::veth(&result);
-            self.node.sh(&row.host.replace("$VETH", &veth)).unwrap();
+            self.node.sh(&format!("{SHELL}{}", row.host.replace("$VETH", &veth))).unwrap();
             self.node.sh_at(&self.pod.place(), row.pod).unwrap();
             let outcome = self.call(Verb::Check, Some(&result));
             if row.says.is_empty() {
