@@ -325,3 +325,27 @@ fn thousands_that_say_no_network() {
         assert!(text.contains("\"c7\"") && text.contains("10.1.0.9 ") && text.contains("v7"), "{text}");
     });
 }
+
+/// One container in two networks: GC of the first leaves what leads to its address in the second.
+#[test]
+fn ports_of_a_container_in_two_networks() {
+    in_netns(|| {
+        nft_script(
+            "add table ip cni_hostport; add chain ip cni_hostport hostports; add chain ip cni_hostport hostip_hostports
+             add chain ip cni_hostport masquerading { type nat hook postrouting priority 100; }
+             add rule ip cni_hostport hostports tcp dport 8080 dnat to 10.1.2.3:80 comment \"c1\"
+             add rule ip cni_hostport hostports tcp dport 8081 dnat to 10.9.9.9:80 comment \"c1\"
+             add rule ip cni_hostport hostip_hostports ip daddr 192.0.2.1 tcp dport 8080 dnat to 10.1.2.3:80 comment \"c1\"
+             add rule ip cni_hostport hostip_hostports ip daddr 192.0.2.1 tcp dport 8081 dnat to 10.9.9.9:80 comment \"c1\"
+             add rule ip cni_hostport masquerading ip saddr 10.1.2.3 ip daddr 10.1.2.3 masquerade comment \"c1\"
+             add rule ip cni_hostport masquerading ip saddr 10.9.9.9 ip daddr 10.9.9.9 masquerade comment \"c1\"
+             add rule ip cni_hostport masquerading ip saddr 127.0.0.1 ip daddr 10.1.2.3 masquerade comment \"c1\"
+             add rule ip cni_hostport masquerading ip saddr 127.0.0.1 ip daddr 10.9.9.9 masquerade comment \"c1\"",
+        );
+        let gone = [("c1".to_owned(), "eth0".to_owned(), "10.1.2.3".parse().unwrap())];
+        Nftables::open().unwrap().collect_reference(&gone).unwrap();
+        let text = ruleset();
+        assert!(!text.contains("10.1.2.3"), "{text}");
+        assert_eq!(text.matches("comment \"c1\"").count(), 4, "{text}");
+    });
+}

@@ -139,7 +139,9 @@ pub(super) fn collect(wire: &mut Wire, gone: &[(String, String, IpAddr)]) -> Out
         let mut changes = Vec::new();
         for place in PORTS {
             for chain in PORTS_CHAINS {
-                delete_rules(wire, place, chain, &mut changes, |rule| containers.contains(rule.comment.as_str()))?;
+                delete_rules(wire, place, chain, &mut changes, |rule| {
+                    containers.contains(rule.comment.as_str()) && may_be_of(rule, &addresses)
+                })?;
             }
         }
         for place in FORWARD {
@@ -163,6 +165,12 @@ pub(super) fn collect(wire: &mut Wire, gone: &[(String, String, IpAddr)]) -> Out
         }
         Ok(changes)
     })
+}
+
+/// The same container may have ports in another network, where it has another address.
+fn may_be_of(rule: &SeenRule<'_>, addresses: &BTreeSet<IpAddr>) -> bool {
+    let mut named = rule.addresses().peekable();
+    named.peek().is_none() || named.any(|address| addresses.contains(&address))
 }
 
 fn is_forward_of(rule: &SeenRule<'_>, addresses: &BTreeSet<IpAddr>) -> bool {

@@ -86,6 +86,12 @@ impl SeenRule<'_> {
         if number(compared, 2)? != 0 { None } else { ip_of(compared.nested(3)?.get(1)?) }
     }
 
+    /// Every whole address that it compares something with, or translates to: NFTA_CMP_DATA, NFTA_IMMEDIATE_DATA.
+    pub(super) fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        let compared = self.data_of("cmp").filter_map(|data| ip_of(data.nested(3)?.get(1)?));
+        compared.chain(self.data_of("immediate").filter_map(|data| ip_of(data.nested(2)?.get(1)?)))
+    }
+
     /// The text of iptables' match "comment" (struct xt_comment_info), or nft's.
     pub(super) fn any_comment(&self) -> String {
         let xt = self.data_of("match").find_map(|data| {
