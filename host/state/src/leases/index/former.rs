@@ -42,7 +42,9 @@ impl<'a> Former<'a> {
         let alike = self.places.get(from..)?.iter().take_while(|(low, _)| *low == number as u32);
         let table = index.header.owners();
         alike.into_iter().find_map(|(_, slot)| {
-            let holding = Holding::from_slot(&index.pages.look(table.at(u64::from(*slot))).ok()?)?;
+            let at = table.at(u64::from(*slot));
+            let slot = if index.header.is_small() { index.pages.read(at) } else { index.pages.look(at) };
+            let holding = Holding::from_slot(&slot.ok()?)?;
             let settled = holding.identity.ctime < index.header.stamp;
             (holding.number == number).then_some(Known { holding, settled })
         })

@@ -40,6 +40,8 @@ const TABLES: u64 = 4096;
 const PLACE: u64 = SLOT as u64;
 const FEWEST_BLOCKS: u64 = 64;
 const FEWEST_HOLDINGS: u64 = 256;
+/// About 8,000 leases.
+const SMALL: u64 = 1 << 20;
 /// 2^32 slots are more than any file here can be.
 const MOST_SLOTS: u32 = 32;
 
@@ -90,6 +92,12 @@ impl Header {
     fn with_room(self, blocks: usize, holdings: usize) -> Self {
         let slots = |used: usize, fewest: u64| (used as u64 * 2).next_power_of_two().max(fewest);
         Self { block_slots: slots(blocks, FEWEST_BLOCKS), holding_slots: slots(holdings, FEWEST_HOLDINGS), ..self }
+    }
+
+    /// Whether it may be in memory as a whole: a system call for each lease costs more than that, but 60,000 leases are
+    /// eight megabytes.
+    fn is_small(&self) -> bool {
+        self.length() <= SMALL
     }
 
     fn owners(&self) -> Table {
@@ -190,7 +198,11 @@ impl Index {
         };
         let (pages, header) = replace(path, |file| {
             file.set_len(header.length())?;
-            draw(Pages::of_file(file))
+            if !header.is_small() {
+                return draw(Pages::of_file(file));
+            }
+            let (pages, header) = draw(Pages::in_memory())?;
+            Ok((pages.into_file(file)?, header))
         })
         .or_else(|_| draw(Pages::in_memory()))
         .map_err(|error| StateError::io("build", path, error))?;

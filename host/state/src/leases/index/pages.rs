@@ -39,6 +39,17 @@ impl Pages {
         Self { backing: Backing::Memory, cache: BTreeMap::new(), broken: false }
     }
 
+    /// What was made in memory, in a file of zeros, page by page.
+    ///
+    /// # Errors
+    /// The file's: a full disk.
+    pub(super) fn into_file(self, file: File) -> io::Result<Self> {
+        for (number, page) in &self.cache {
+            file.write_all_at(page, number * PAGE)?;
+        }
+        Ok(Self { backing: Backing::File(file), ..self })
+    }
+
     /// Whether the next operation will find what was written.
     pub(super) fn in_file(&self) -> bool {
         matches!(self.backing, Backing::File(_)) && !self.broken
