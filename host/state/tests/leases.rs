@@ -383,11 +383,16 @@ fn a_lost_or_damaged_index_is_made_again() {
     let place = Place::new();
     let mut store = place.store();
     let pool = [range("10.0.0.1", "10.0.3.254")];
-    let damages: [&dyn Fn(&Path); 5] = [
+    let damages: [&dyn Fn(&Path); 6] = [
         &|file| std::fs::remove_file(file).unwrap(),
         &|file| std::fs::write(file, "").unwrap(),
         &|file| std::fs::write(file, vec![0xff; 10_000]).unwrap(),
         &|file| std::fs::OpenOptions::new().write(true).open(file).unwrap().set_len(5_000).unwrap(),
+        // More leases than any memory could hold, in a header that is right otherwise.
+        &|file| {
+            use std::os::unix::fs::FileExt;
+            std::fs::OpenOptions::new().write(true).open(file).unwrap().write_all_at(&[0xff; 8], 48).unwrap();
+        },
         &|file| {
             std::fs::remove_file(file).unwrap();
             std::os::unix::fs::symlink("/dev/null", file).unwrap();
@@ -408,7 +413,7 @@ fn a_lost_or_damaged_index_is_made_again() {
     let blocked = place.index.join("file");
     std::fs::write(&blocked, "").unwrap();
     let mut store = Store::open(&place.directory, &blocked).unwrap();
-    assert_eq!(store.all().unwrap().len(), 250);
+    assert_eq!(store.all().unwrap().len(), 300);
     let address = store.reserve_next(&owner("x"), 0, &pool, &[]).unwrap();
     assert_eq!(store.release(&owner("x")).unwrap(), [address]);
 }

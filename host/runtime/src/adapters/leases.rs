@@ -151,7 +151,7 @@ impl leases::HostStore for Guest {
         let store = &mut table.get_mut(&this)?.store;
         let before = store.all()?;
         let released = store.retain(&keep)?;
-        let freed = before.into_iter().filter(|lease| released.contains(&lease.address));
+        let freed = before.into_iter().filter(|lease| released.binary_search(&lease.address).is_ok());
         session.freed.extend(freed.map(|lease| (lease.owner, lease.address)));
         Ok(released.iter().map(ToString::to_string).collect())
     }

@@ -32,9 +32,6 @@ const FORWARD: [Place; 2] =
     [Place { family: FAMILY_IPV4, table: "filter" }, Place { family: FAMILY_IPV6, table: "filter" }];
 const FORWARD_CHAIN: &str = "CNI-FORWARD";
 
-/// Messages of one transaction: each has up to 130 bytes, and all must fit into the socket's send buffer (212,992 by default).
-const AT_ONCE: usize = 1000;
-
 /// The reference's types: what one has made the other doesn't look for.
 const PORTMAP: &str = "portmap";
 pub(super) const FIREWALL: &str = "firewall";
@@ -187,12 +184,11 @@ pub(in super::super) fn limiter(network: &str, container_id: &str) -> String {
     format!("bwp{}", hex(&hash::<6>(&format!("{network}{container_id}"))))
 }
 
-/// What is planned for one attachment is one transaction; for thousands, several in their order.
 fn until_committed(wire: &mut Wire, plan: impl Fn(&mut Wire) -> Outcome<Vec<Message>>) -> Outcome<()> {
     let mut tries = 1;
     loop {
         let changes = plan(wire)?;
-        match changes.chunks(AT_ONCE).try_for_each(|some| wire.commit(some, None)) {
+        match wire.commit(&changes, None) {
             Ok(()) => return Ok(()),
             Err(failure) if failure.is_passing() && tries < TRIES => pause(tries),
             Err(failure) => return Err(failure.into_error()),

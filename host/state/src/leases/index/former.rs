@@ -39,9 +39,9 @@ impl<'a> Former<'a> {
     pub(super) fn find(&mut self, number: u128) -> Option<Known> {
         let index = self.index.as_mut()?;
         let from = self.places.partition_point(|(low, _)| *low < number as u32);
-        let alike = self.places.get(from..)?.iter().take_while(|(low, _)| *low == number as u32);
+        let mut alike = self.places.get(from..)?.iter().take_while(|(low, _)| *low == number as u32);
         let table = index.header.owners();
-        alike.into_iter().find_map(|(_, slot)| {
+        alike.find_map(|(_, slot)| {
             let at = table.at(u64::from(*slot));
             let slot = if index.header.is_small() { index.pages.read(at) } else { index.pages.look(at) };
             let holding = Holding::from_slot(&slot.ok()?)?;

@@ -63,7 +63,7 @@ impl Header {
         let word = |at| u64::from_le_bytes(field(slot, at));
         let slots = |at: usize| slot.get(at).filter(|log| u32::from(**log) <= MOST_SLOTS).map(|log| 1u64 << log);
         (field(slot, 0) == MAGIC).then_some(())?;
-        Some(Self {
+        let header = Self {
             device: word(8),
             inode: word(16),
             stamp: i64::from_le_bytes(field(slot, 24)),
@@ -72,7 +72,10 @@ impl Header {
             holdings: word(48),
             block_slots: slots(56).filter(|n| *n >= FEWEST_BLOCKS)?,
             holding_slots: slots(57).filter(|n| *n >= FEWEST_HOLDINGS)?,
-        })
+        };
+        // Room is made for as many as it says: a damaged count must not ask for all the memory there is.
+        let fits = header.blocks_used <= header.block_slots && header.holdings <= header.holding_slots;
+        fits.then_some(header)
     }
 
     fn to_slot(self) -> Slot {
@@ -172,8 +175,8 @@ impl Index {
         let header = header.with_room(blocks, numbers.len());
         let place = directory.path().as_os_str().as_bytes();
         let mut index = Self::write(path, header, place, |draft| {
-            let leases = numbers.iter().filter_map(|number| holding(directory, *number, &mut former));
-            leases.into_iter().try_for_each(|lease| draft.add(&lease))
+            let mut leases = numbers.iter().filter_map(|number| holding(directory, *number, &mut former));
+            leases.try_for_each(|lease| draft.add(&lease))
         })?;
         index.fresh = true;
         // Somebody who doesn't take the lock was at work meanwhile: right for this operation, not for the next.
