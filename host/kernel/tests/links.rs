@@ -59,6 +59,36 @@ fn ends_may_be_given_in_either_order_and_place() {
     });
 }
 
+/// The kernel's announcement of a new link answers the first question about it, and no later one.
+#[test]
+fn a_new_link_is_what_it_is_now() {
+    with_kernel(|kernel, _| {
+        let looked_at = |kernel: &mut LinuxKernel, link: LinkId| {
+            LinuxKernel::open(None).unwrap().link_info(link).map(|info| {
+                assert_eq!(kernel.link_info(link).unwrap(), info);
+                info
+            })
+        };
+        let (plain, _) = kernel.create_veth(&device(Netns::Host, "plain"), &device(Netns::Container, "eth0")).unwrap();
+        let first = kernel.link_info(plain).unwrap();
+        assert_eq!(looked_at(kernel, plain), Ok(first.clone()));
+        kernel.change_link(plain, &LinkChanges { mtu: Some(1300), ..LinkChanges::default() }).unwrap();
+        assert_eq!(kernel.link_info(plain), Ok(LinkInfo { mtu: 1300, ..first }));
+
+        // Changed before anything was asked.
+        let (early, _) = kernel.create_veth(&device(Netns::Host, "early"), &device(Netns::Container, "eth1")).unwrap();
+        kernel.change_link(early, &LinkChanges { mtu: Some(1300), ..LinkChanges::default() }).unwrap();
+        assert_eq!(kernel.link_info(early).unwrap().mtu, 1300);
+
+        // What is done to either end after the announcement.
+        let named = DeviceSpec { alias: Some("a name".into()), ..device(Netns::Host, "named") };
+        let (named, _) = kernel.create_veth(&named, &device(Netns::Container, "eth2")).unwrap();
+        assert_eq!(kernel.link_info(named).unwrap().alias.as_deref(), Some("a name"));
+        let (one, _) = kernel.create_veth(&up(Netns::Host, "one"), &up(Netns::Host, "two")).unwrap();
+        assert_eq!(looked_at(kernel, one).unwrap().operstate, "up");
+    });
+}
+
 #[test]
 fn names_that_are_taken() {
     with_kernel(|kernel, _| {

@@ -4,7 +4,7 @@
 mod support;
 
 use nix::sys::stat::Mode;
-use sandwire_kernel::linux::{open_netns, same_netns};
+use sandwire_kernel::linux::{open_netns, open_own, same_netns};
 use sandwire_kernel::*;
 use std::os::fd::{AsFd, AsRawFd};
 use support::*;
@@ -63,9 +63,9 @@ fn what_is_a_namespace() {
     with_kernel(|_, world| {
         let path = |fd: i32| format!("/proc/self/fd/{fd}");
         let container = open_netns(path(world.container.as_raw_fd())).unwrap();
-        assert!(!same_netns(container.as_fd()).unwrap());
+        assert!(!same_netns(open_own().unwrap().as_fd(), container.as_fd()).unwrap());
         let host = open_netns("/proc/thread-self/ns/net").unwrap();
-        assert!(same_netns(host.as_fd()).unwrap());
+        assert!(same_netns(open_own().unwrap().as_fd(), host.as_fd()).unwrap());
 
         let text = |path: &str| open_netns(path).unwrap_err();
         assert_eq!(

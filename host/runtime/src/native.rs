@@ -18,6 +18,7 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 #[derive(Serialize, Deserialize)]
@@ -66,7 +67,9 @@ pub(crate) fn find(plugin: &str, path: &[PathBuf]) -> Result<Found, Error> {
 }
 
 fn is_this_program(meta: &std::fs::Metadata) -> bool {
-    std::fs::metadata("/proc/self/exe").is_ok_and(|own| own.dev() == meta.dev() && own.ino() == meta.ino())
+    static OWN: OnceLock<Option<(u64, u64)>> = OnceLock::new();
+    let identity = |meta: &std::fs::Metadata| (meta.dev(), meta.ino());
+    *OWN.get_or_init(|| std::fs::metadata("/proc/self/exe").ok().map(|own| identity(&own))) == Some(identity(meta))
 }
 
 /// The parent's end of the child.

@@ -12,7 +12,7 @@ use crate::session::{Session, Subject};
 use crate::store::Generation;
 use crate::undo::{self, Fate};
 use sandwire_cni::{CniResult, Command, Error, Invocation, NetworkConfig, Version, code};
-use sandwire_kernel::linux::{LinuxKernel, open_netns, same_netns};
+use sandwire_kernel::linux::{LinuxKernel, Needs, open_netns, open_own, same_netns};
 use sandwire_kernel::{Kernel, KernelError, Netns};
 use sandwire_policy::{Grant, Limits, matches_any, paths};
 use sandwire_state::journal::{Attachment, Entry, Journal, Undo};
@@ -54,10 +54,12 @@ pub fn run(call: &Invocation, plugin: &str, environment: &[(String, String)]) ->
     }
     let limits = grant.as_ref().map(|grant| grant.limits.clone()).unwrap_or_default();
     let deadline = arm(&limits)?;
-    let container = container(call)?;
+    let host = open_own().map_err(|e| Error::internal(e.to_string()))?;
+    let container = container(call, &host)?;
     // Only DEL comes here without one.
     let generation = generation.unwrap_or_else(Generation::unusable);
-    let mut session = open(call, plugin, generation, grant.as_ref().ok(), deadline, container.as_ref(), environment)?;
+    let namespaces = (host, container);
+    let mut session = open(call, plugin, generation, grant.as_ref().ok(), deadline, namespaces, environment)?;
     if call.command == Command::Gc {
         return collect::collect(session, &grant?, call).map(|()| String::new());
     }
@@ -81,7 +83,7 @@ fn arm(limits: &Limits) -> Result<Deadline, Error> {
 
 /// Opens the container's namespace, before anything is done. In DEL a namespace that is gone is no error
 /// (specification, section DEL).
-fn container(call: &Invocation) -> Result<Option<OwnedFd>, Error> {
+fn container(call: &Invocation, host: &OwnedFd) -> Result<Option<OwnedFd>, Error> {
     if !matches!(call.command, Command::Add | Command::Del | Command::Check) {
         return Ok(None);
     }
@@ -98,7 +100,7 @@ fn container(call: &Invocation) -> Result<Option<OwnedFd>, Error> {
         }
     };
     // The reference compares after its plugin ran; by then the host's own interfaces are reconfigured.
-    if !call.netns_override && same_netns(fd.as_fd()).unwrap_or(false) {
+    if !call.netns_override && same_netns(host.as_fd(), fd.as_fd()).unwrap_or(false) {
         return Err(sandwire_cni::same_netns_error());
     }
     Ok(Some(fd))
@@ -110,7 +112,7 @@ fn open(
     generation: Generation,
     grant: Option<&Grant>,
     deadline: Deadline,
-    container: Option<&OwnedFd>,
+    (host, container): (OwnedFd, Option<OwnedFd>),
     environment: &[(String, String)],
 ) -> Result<Box<Session>, Error> {
     let internal = |e: &dyn std::fmt::Display| Error::internal(e.to_string());
@@ -122,7 +124,8 @@ fn open(
     let needs_network = grant.is_none_or(imports::reaches_network);
     let kernel: Option<Box<dyn Kernel + Send>> = match needs_network {
         true => {
-            let mut kernel = LinuxKernel::open(container.map(AsFd::as_fd)).map_err(|e| internal(&e))?;
+            let mut kernel = LinuxKernel::open_with(host, container.as_ref().map(AsFd::as_fd), Needs::default())
+                .map_err(|e| internal(&e))?;
             kernel.set_interrupted(Deadline::interrupted);
             Some(Box::new(kernel))
         }

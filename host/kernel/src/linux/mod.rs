@@ -18,7 +18,7 @@ mod socket;
 mod sysctl;
 mod wait;
 
-pub use netns::{open_netns, same_netns};
+pub use netns::{open_netns, open_own, same_netns};
 pub use nftables::Nftables;
 
 use crate::*;
@@ -51,6 +51,8 @@ pub struct LinuxKernel {
     container_firewall: Option<Nftables>,
     /// Whether rules may have been deleted: only then is closing slow.
     rules_deleted: bool,
+    /// What the kernel has just said of a link that was made, until anything else is asked of it.
+    announced: Option<LinkInfo>,
 }
 
 impl LinuxKernel {
@@ -60,15 +62,16 @@ impl LinuxKernel {
     /// # Errors
     /// When sockets can't be opened, or `container` can't be entered (CAP_SYS_ADMIN).
     pub fn open(container: Option<BorrowedFd<'_>>) -> Outcome<Self> {
-        Self::open_with(container, Needs::default())
+        Self::open_with(open_own()?, container, Needs::default())
     }
 
-    /// As [`LinuxKernel::open`], with more than the usual in the container's namespace.
+    /// As [`LinuxKernel::open`], with the host's namespace, which must be the one that this thread is in, and with more than
+    /// the usual in the container's.
     ///
     /// # Errors
     /// As [`LinuxKernel::open`].
-    pub fn open_with(container: Option<BorrowedFd<'_>>, needs: Needs) -> Outcome<Self> {
-        let host = Namespace::host()?;
+    pub fn open_with(host: OwnedFd, container: Option<BorrowedFd<'_>>, needs: Needs) -> Outcome<Self> {
+        let host = Namespace::host(host)?;
         let (container, container_firewall) = match container {
             Some(fd) => {
                 let firewall = || needs.container_firewall.then(Nftables::open).transpose();
@@ -86,6 +89,7 @@ impl LinuxKernel {
             host_firewall: None,
             container_firewall,
             rules_deleted: false,
+            announced: None,
         })
     }
 
@@ -103,6 +107,7 @@ impl LinuxKernel {
     }
 
     fn namespace(&mut self, netns: Netns) -> Outcome<&mut Namespace> {
+        self.announced = None;
         match netns {
             Netns::Host => Ok(&mut self.host),
             Netns::Container => self
@@ -205,7 +210,11 @@ impl Kernel for LinuxKernel {
     }
 
     fn link_info(&mut self, link: LinkId) -> Outcome<LinkInfo> {
-        links::by_index(self.namespace(link.netns)?, link.index)
+        // Asking again would cost what `create::make` avoids.
+        match self.announced.take_if(|announced| announced.id == link) {
+            Some(info) => Ok(info),
+            None => links::by_index(self.namespace(link.netns)?, link.index),
+        }
     }
 
     fn links(&mut self, netns: Netns) -> Outcome<Vec<LinkInfo>> {

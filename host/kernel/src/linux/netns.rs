@@ -45,23 +45,26 @@ pub fn open_netns(path: impl AsRef<Path>) -> Outcome<OwnedFd> {
     Ok(fd)
 }
 
-/// Whether `fd` is the network namespace that this thread is in.
+/// The network namespace that this thread is in.
 ///
 /// # Errors
 /// When /proc is not mounted.
-pub fn same_netns(fd: BorrowedFd<'_>) -> Outcome<bool> {
-    let own = open_own()?;
+pub fn open_own() -> Outcome<OwnedFd> {
+    open(OWN, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())
+        .map_err(|errno| Refusal::new(errno).into_error(format!("could not open {OWN}; is /proc mounted?")))
+}
+
+/// Whether two descriptors are of one namespace.
+///
+/// # Errors
+/// What fstat(2) fails with.
+pub fn same_netns(own: BorrowedFd<'_>, fd: BorrowedFd<'_>) -> Outcome<bool> {
     let identity = |fd: BorrowedFd<'_>| {
         fstat(fd)
             .map(|s| (s.st_dev, s.st_ino))
             .map_err(|errno| Refusal::new(errno).into_error("could not look at a network namespace"))
     };
-    Ok(identity(own.as_fd())? == identity(fd)?)
-}
-
-pub(crate) fn open_own() -> Outcome<OwnedFd> {
-    open(OWN, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())
-        .map_err(|errno| Refusal::new(errno).into_error(format!("could not open {OWN}; is /proc mounted?")))
+    Ok(identity(own)? == identity(fd)?)
 }
 
 /// A procfs file that is no namespace passes the reference's check of the filesystem; setns(2) would refuse it later.
@@ -101,11 +104,11 @@ pub(crate) struct Namespace {
 }
 
 impl Namespace {
-    /// The current one. Its further sockets are opened when needed, for the process stays here.
-    pub(crate) fn host() -> Outcome<Self> {
+    /// The current one, which `fd` is of. Its further sockets are opened when needed, for the process stays here.
+    pub(crate) fn host(fd: OwnedFd) -> Outcome<Self> {
         Ok(Self {
             netns: Netns::Host,
-            fd: open_own()?,
+            fd,
             route: Socket::open()?,
             events: None,
             delete: None,
