@@ -298,3 +298,53 @@ fn gc_takes_the_last_rule_too() {
         assert_eq!(ruleset(), before);
     });
 }
+
+/// With a policy by bridges the address is in the group of its bridge, and a later pod's bridge may be another one: what both
+/// have in common, the set of addresses that are let through, must not refuse the later pod.
+#[test]
+fn an_address_of_a_pod_that_is_gone_goes_to_whoever_has_it_next() {
+    in_netns(|| {
+        drop_all();
+        let before = ruleset();
+        let mut nft = Nftables::open().unwrap();
+        let policies = [
+            (Ingress::SameBridge, Some("br0")),
+            (Ingress::SameBridge, Some("br1")),
+            (Ingress::Open, None),
+            (Ingress::Isolated, Some("br0")),
+            (Ingress::Isolated, Some("br1")),
+            (Ingress::SameBridge, Some("br0")),
+        ];
+        for (number, (ingress, bridge)) in policies.into_iter().enumerate() {
+            let next = firewall(&format!("c{number}"));
+            let rules = forward(POD, ingress, bridge);
+            nft.apply(&next, "forward", &rules).unwrap();
+            assert_eq!(nft.verify(&next, "forward", &rules), Ok(Vec::new()));
+            // Not the group of the one before, nor its record.
+            assert_eq!(
+                ruleset().matches("10.1.2.3").count(),
+                mentions(format!("c{number}"), ingress, bridge),
+                "{}",
+                ruleset()
+            );
+        }
+        // Their DEL comes late, and takes nothing of its.
+        let last = forward(POD, Ingress::SameBridge, Some("br0"));
+        for number in 0..5 {
+            nft.clear(&firewall(&format!("c{number}"))).unwrap();
+            assert_eq!(nft.verify(&firewall("c5"), "forward", &last), Ok(Vec::new()));
+        }
+        nft.clear(&firewall("c5")).unwrap();
+        assert_eq!(ruleset(), before);
+    });
+}
+
+/// How often the ruleset names the address of a pod that is there alone.
+fn mentions(container_id: String, ingress: Ingress, bridge: Option<&'static str>) -> usize {
+    in_netns(move || {
+        drop_all();
+        let mut nft = Nftables::open().unwrap();
+        nft.apply(&firewall(&container_id), "forward", &forward(POD, ingress, bridge)).unwrap();
+        ruleset().matches("10.1.2.3").count()
+    })
+}

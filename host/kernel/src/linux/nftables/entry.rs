@@ -238,6 +238,13 @@ impl Entry {
         self.group() == other.group() && self.key() == other.key()
     }
 
+    /// Whether both can't be there: they have one place, or a companion in one place.
+    pub(super) fn is_in_the_way_of(&self, other: &Self) -> bool {
+        let others = other.companions();
+        let meet = |one: &Companion| others.iter().any(|other| (&one.set, &one.key) == (&other.set, &other.key));
+        self.has_place_of(other) || self.companions().iter().any(meet)
+    }
+
     fn parse(text: &str) -> Option<Self> {
         let words: Vec<&str> = text.split(' ').collect();
         let (group, rest) = words.split_first()?;

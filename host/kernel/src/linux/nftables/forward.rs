@@ -15,7 +15,11 @@ use super::expression::{
     load, only_dnat, only_established, only_family, only_in, only_input, only_mark, only_output, only_packets,
     set_mark,
 };
-use super::message::{FAMILY_BRIDGE, FAMILY_INET, FAMILY_IPV4, FAMILY_IPV6, Hook, KeyType, Place};
+use super::message::{FAMILY_BRIDGE, FAMILY_INET, FAMILY_IPV4, FAMILY_IPV6, Hook, KeyType, Message, Place};
+use super::owner::Owner;
+use super::seen;
+use super::settle::{Label, records, settle};
+use super::wire::Wire;
 use crate::{Ingress, KernelError, Outcome};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -132,6 +136,30 @@ fn from_bridge(address: IpAddr, bridge: &str, isolated: bool) -> Vec<Attribute> 
     rule.extend([load(field, Register::First), only_in(policed(address.is_ipv4()))]);
     rule.extend([counter(), drop_packet()]);
     rule
+}
+
+/// Takes these addresses out of [`WITHIN`]: whoever is isolated by them is gone without a DEL, and what their neighbours send
+/// to whoever has them next would be dropped.
+pub(super) fn reopen(wire: &mut Wire, addresses: &[IpAddr]) -> Outcome<()> {
+    let place = WITHIN.place;
+    let entry = |address: &IpAddr| within(*address).entry;
+    let questions: Vec<Message> =
+        addresses.iter().map(entry).map(|entry| place.get_element(entry.group(), &entry.key())).collect();
+    let answers = if questions.is_empty() { Vec::new() } else { wire.ask(&questions)? };
+    for (address, answer) in addresses.iter().zip(answers) {
+        let Some(comment) = seen::element(answer.as_ref()).map(|element| element.comment) else { continue };
+        let Some(owner) = Owner::of_comment(&comment) else { continue };
+        let records = records(wire, &WITHIN, owner)?;
+        let Some(record) = records.iter().find(|record| record.entry == Some(entry(address))) else { continue };
+        let label = Label { hash: record.label.clone(), comment };
+        let others =
+            records.iter().filter(|other| other.label == record.label).filter_map(|other| match &other.entry {
+                Some(Entry::Address { address: other, .. }) if other != address => Some(within(*other)),
+                _ => None,
+            });
+        settle(wire, owner, Some(&label), &[(&WITHIN, others.collect())])?;
+    }
+    Ok(())
 }
 
 fn within(address: IpAddr) -> Wanted {

@@ -25,7 +25,7 @@ mod sweep;
 mod verify;
 mod wire;
 
-use crate::{FirewallObject, KernelError, Outcome, Rule, RuleHolder, RuleOwner};
+use crate::{FirewallObject, Ingress, KernelError, Outcome, Rule, RuleHolder, RuleOwner};
 use entry::{Entry, Protocol, Table, Wanted};
 use owner::Owner;
 pub(super) use reference::limiter;
@@ -66,7 +66,15 @@ impl Nftables {
         let tables = translate(rules)?;
         let label = label_of(owner, label);
         let forwards = rules.iter().any(|rule| matches!(rule, Rule::Forward { .. }));
-        settle(&mut self.wire, Owner::of(owner), Some(&label), &tables)
+        let open: Vec<IpAddr> = rules
+            .iter()
+            .filter_map(|rule| match rule {
+                Rule::Forward { address, ingress, .. } if *ingress != Ingress::Isolated => Some(*address),
+                _ => None,
+            })
+            .collect();
+        forward::reopen(&mut self.wire, &open)
+            .and_then(|()| settle(&mut self.wire, Owner::of(owner), Some(&label), &tables))
             .and_then(|gone| self.after(&gone, forwards))
             .map_err(|error| error.context(format!("could not install the firewall rules of {}", name(owner))))
     }

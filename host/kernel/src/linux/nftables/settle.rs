@@ -7,7 +7,7 @@
 //! (that a map is empty) is bound to the generation that was looked at.
 
 use super::attribute::Attribute;
-use super::entry::{Entry, OWNERS, OWNERS_KEY, Record, Table, Wanted, target_of};
+use super::entry::{Companion, Entry, OWNERS, OWNERS_KEY, Record, Table, Wanted, target_of};
 use super::expression::is_rule;
 use super::message::{Message, Value};
 use super::owner::Owner;
@@ -135,6 +135,8 @@ struct Look {
     groups: BTreeMap<String, u32>,
     /// The comment of the element in each wanted entry's place.
     holders: Vec<Option<String>>,
+    /// The same of each of its companions.
+    companions: Vec<Vec<Option<String>>>,
     own: Vec<Record>,
 }
 
@@ -147,6 +149,8 @@ impl Look {
         questions.extend(table.gates.iter().map(|gate| place.get_chain(gate.chain)));
         questions.extend(groups.iter().map(|name| place.get_counter(name)));
         questions.extend(wanted.iter().map(|w| place.get_element(w.entry.group(), &w.entry.key())));
+        let companions: Vec<Vec<Companion>> = wanted.iter().map(|w| w.entry.companions()).collect();
+        questions.extend(companions.iter().flatten().map(|c| place.get_element(&c.set, &c.key)));
         questions.extend((0..2).map(|slot| place.get_element(OWNERS, &owner.slot(slot))));
 
         let mut answers = wire.ask(&questions)?.into_iter();
@@ -159,13 +163,15 @@ impl Look {
             .into_iter()
             .filter_map(|name| Some((name.to_owned(), seen::counter_use(next().as_ref())?)))
             .collect();
-        let holders = wanted.iter().map(|_| seen::element(next().as_ref()).map(|e| e.comment)).collect();
+        let mut comment = || seen::element(next().as_ref()).map(|e| e.comment);
+        let holders = wanted.iter().map(|_| comment()).collect();
+        let companions = companions.iter().map(|of| of.iter().map(|_| comment()).collect()).collect();
         let first: Vec<_> = (0..2).map_while(|_| seen::element(next().as_ref())).collect();
         let mut own: Vec<Record> = first.into_iter().map(|e| Record::parse(e.comment)).collect();
         if own.len() == 2 {
             more_records(wire, table, owner, &mut own)?;
         }
-        Ok(Self { generation, table_use, rules, gates, groups, holders, own })
+        Ok(Self { generation, table_use, rules, gates, groups, holders, companions, own })
     }
 }
 
@@ -416,16 +422,19 @@ fn decide<'a>(
     }
     let mut added = Vec::new();
     let mut records: Vec<(Owner, Vec<Record>, Vec<Record>)> = Vec::new();
-    for (wanted, holder) in wanted.iter().zip(&look.holders) {
+    for ((wanted, holder), companions) in wanted.iter().zip(&look.holders).zip(&look.companions) {
         if after.iter().any(|record| record.entry.as_ref() == Some(&wanted.entry)) {
             continue;
         }
         added.push(wanted);
-        let Some(comment) = holder else { continue };
-        if !gone.iter().any(|entry| entry.has_place_of(&wanted.entry)) {
-            // The address or port was another's, who is gone without a DEL.
-            let previous = Owner::of_comment(comment).filter(|previous| *previous != owner);
-            gone.push(evict(wire, table, previous, &wanted.entry, &mut records)?);
+        // In a group of another policy it is another place, which has the same companions.
+        let in_the_way = std::iter::once(holder).chain(companions).flatten();
+        for comment in in_the_way {
+            if !gone.iter().any(|entry| entry.is_in_the_way_of(&wanted.entry)) {
+                // The address or port was another's, who is gone without a DEL.
+                let previous = Owner::of_comment(comment).filter(|previous| *previous != owner);
+                gone.push(evict(wire, table, previous, &wanted.entry, &mut records)?);
+            }
         }
     }
     if let Some(label) = label {
@@ -451,7 +460,7 @@ fn evict(
     let mut found = None;
     for (_, _, after) in all.iter_mut().filter(|(owner, ..)| *owner == previous) {
         after.retain(|record| match &record.entry {
-            Some(old) if old.has_place_of(entry) => {
+            Some(old) if old.is_in_the_way_of(entry) => {
                 found = Some(old.clone());
                 false
             }
