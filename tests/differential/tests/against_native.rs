@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|e| panic!("{name}={text}: {e}")))
@@ -16,6 +16,9 @@ fn number(name: &str) -> Option<u64> {
 fn say(text: &str) {
     std::io::stdout().write_all(text.as_bytes()).unwrap();
 }
+
+/// Later sequences that have found something: a mistake, or a difference that intended.tsv has a line for.
+const FOUND: [u64; 12] = [240, 301, 303, 339, 347, 387, 411, 422, 438, 523, 593, 687];
 
 fn intended() -> Intended {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("intended.tsv");
@@ -32,16 +35,14 @@ fn ours_does_as_the_native_ones_do() {
         return;
     }
     let count = number("DIFFERENTIAL_SEQUENCES").unwrap_or(200);
-    let next = AtomicU64::new(0);
+    let seeds: Vec<u64> = (0..count).chain(FOUND.into_iter().filter(|seed| *seed >= count)).collect();
+    let next = AtomicUsize::new(0);
     let found: Mutex<Vec<Difference>> = Mutex::default();
     let broken: Mutex<Vec<String>> = Mutex::default();
     let calls: Mutex<BTreeMap<String, usize>> = Mutex::default();
     let work = || {
         loop {
-            let seed = next.fetch_add(1, Ordering::Relaxed);
-            if seed >= count {
-                return;
-            }
+            let Some(&seed) = seeds.get(next.fetch_add(1, Ordering::Relaxed)) else { return };
             let sequence = Sequence::of(seed);
             for plugin in &sequence.plugins {
                 *calls.lock().unwrap().entry(kind(plugin).to_owned()).or_default() += 1;
@@ -59,7 +60,12 @@ fn ours_does_as_the_native_ones_do() {
     let mut intended = intended();
     let mut found = found.into_inner().unwrap();
     found.sort_by_key(|difference| difference.seed);
-    say(&format!("\n{count} sequences; of plugins {:?}; {} differences\n", calls.into_inner().unwrap(), found.len()));
+    say(&format!(
+        "\n{} sequences; of plugins {:?}; {} differences\n",
+        seeds.len(),
+        calls.into_inner().unwrap(),
+        found.len()
+    ));
     let left = intended.unexplained(found);
     let mut wrong = broken.into_inner().unwrap();
     if !left.is_empty() {
