@@ -247,8 +247,9 @@ impl Seen {
         let key = ["ipv4/conf/", ifname, "/arp_notify"].concat();
         self.note("sysctl read", sysctl::read(place, &key));
         self.note("sysctl write", sysctl::write(place, &key, "1"));
-        self.note("wait link-up", wait::link_up(inside, 2000));
-        self.note("wait addresses", wait::addresses(inside, 2000));
+        // Duplicate address detection begins after up to a second and takes one (`addrconf_dad_kick`).
+        self.note("wait link-up", wait::link_up(inside, 5000));
+        self.note("wait addresses", wait::addresses(inside, 5000));
         self.note("neighbours set", neighbours::set(inside, "10.77.0.1", "0a:58:0a:4d:00:01"));
         self.note("neighbours get", neighbours::get(inside));
         self.note("neighbours remove", neighbours::remove(inside, "10.77.0.1"));
