@@ -85,7 +85,9 @@ fn a_new_link_is_what_it_is_now() {
         let (named, _) = kernel.create_veth(&named, &device(Netns::Container, "eth2")).unwrap();
         assert_eq!(kernel.link_info(named).unwrap().alias.as_deref(), Some("a name"));
         let (one, _) = kernel.create_veth(&up(Netns::Host, "one"), &up(Netns::Host, "two")).unwrap();
-        assert_eq!(looked_at(kernel, one).unwrap().operstate, "up");
+        // Seen by somebody else, so that this one has asked nothing yet.
+        LinuxKernel::open(None).unwrap().wait_link_up(one, std::time::Duration::from_secs(5)).unwrap();
+        assert_eq!(kernel.link_info(one).unwrap().operstate, "up");
     });
 }
 
