@@ -56,7 +56,8 @@ impl Nftables {
     }
 
     /// Makes the rules under (owner, label) exactly `rules`, in one transaction. An address or port that another
-    /// attachment has rules for becomes this one's: whoever has it now is right, and the other is gone without a DEL.
+    /// attachment has rules for becomes this one's: whoever has it now is right, and the other is gone without a DEL. What
+    /// isolated the other by such an address goes in a transaction after it.
     ///
     /// # Errors
     /// `Unsupported` for kinds of rules that this release doesn't have, and without nf_tables in the kernel. `Invalid`
@@ -73,8 +74,9 @@ impl Nftables {
                 _ => None,
             })
             .collect();
-        forward::reopen(&mut self.wire, &open)
-            .and_then(|()| settle(&mut self.wire, Owner::of(owner), Some(&label), &tables))
+        settle(&mut self.wire, Owner::of(owner), Some(&label), &tables)
+            // Only now: until the address is this owner's, nobody else's isolation is opened for it.
+            .and_then(|gone| forward::reopen(&mut self.wire, &open).map(|()| gone))
             .and_then(|gone| self.after(&gone, forwards))
             .map_err(|error| error.context(format!("could not install the firewall rules of {}", name(owner))))
     }
