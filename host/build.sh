@@ -14,6 +14,7 @@ fail() {
 
 # musl: glibc's start-up asks the processor for its caches (init_cacheinfo, up to a hundred cpuid), and in a virtual machine
 # each question is a trap of 1 to 5 us: half a millisecond before main.
+# sha2_backend: the same traps, 14 us of them, to find out whether the processor has instructions for what is hashed here: names.
 # gcc: wasmtime has one C file, which calls nothing; cc-rs would look for a musl-gcc.
 # crt-static needs an explicit --target: without one it would apply to build scripts and procedural macros too.
 # The compiler's own lld: it takes the list of what a call uses (host/order), and packs the 12,000 relocations of a static-pie
@@ -23,7 +24,7 @@ lld=$(rustc --print sysroot)/lib/rustlib/$(rustc -vV | sed -n 's/^host: //p')/bi
 link=(-C "link-arg=-B$lld" -C link-arg=-fuse-ld=lld -C link-arg=-Wl,-z,pack-relative-relocs
   -C "link-arg=-Wl,--symbol-ordering-file=$PWD/host/order/functions" -C link-arg=-Wl,--no-warn-symbol-ordering)
 [ "${SANDWIRE_SYMBOLS:-}" = yes ] && link+=(-C strip=none)
-CC_x86_64_unknown_linux_musl=gcc RUSTFLAGS="-C target-feature=+crt-static" \
+CC_x86_64_unknown_linux_musl=gcc RUSTFLAGS="-C target-feature=+crt-static --cfg sha2_backend=\"soft\"" \
   cargo rustc --locked --release --target $target -p sandwire -- "${link[@]}"
 # --workspace: with the features that the tests want too, or cargo would build wasmtime once more for them.
 cargo build --locked --profile tool --workspace --bin sandwirectl --bin sandwire-componentize

@@ -9,6 +9,9 @@ pub const WASMTIME_VERSION: &str = "48.0.8";
 /// The target of compiled components, part of their file name.
 pub const TARGET: &str = "x86_64-linux";
 
+/// The same for the compiler.
+const TRIPLE: &str = "x86_64-unknown-linux-gnu";
+
 /// Settings of the engine.
 ///
 /// - Epochs stop a guest that runs past its deadline (SIGALRM increments the epoch: no second thread).
@@ -32,6 +35,18 @@ pub fn config() -> Config {
         .wasm_memory64(false)
         .wasm_component_model(true);
     config
+}
+
+/// An engine that compiles: for any processor of the target, so that what was compiled stays good when the node's disk is
+/// moved to another machine, and the CNI binary has nothing to ask the processor before it maps a component: in a virtual
+/// machine each `cpuid` is a trap of 1 to 5 us, and finding out what a processor has takes some ten of them.
+///
+/// # Errors
+/// As [`engine`].
+pub fn compiler() -> wasmtime::Result<Engine> {
+    let mut config = config();
+    config.target(TRIPLE)?;
+    Engine::new(&config)
 }
 
 /// An engine of these settings.

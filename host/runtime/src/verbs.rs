@@ -12,7 +12,7 @@ use crate::session::{Session, Subject};
 use crate::store::Generation;
 use crate::undo::{self, Fate};
 use sandwire_cni::{CniResult, Command, Error, Invocation, NetworkConfig, Version, code};
-use sandwire_kernel::linux::{LinuxKernel, Needs, open_netns, open_own, same_netns};
+use sandwire_kernel::linux::{LinuxKernel, Needs, OwnNetns, open_netns, open_own, same_netns};
 use sandwire_kernel::{Kernel, KernelError, Netns};
 use sandwire_policy::{Grant, Limits, matches_any, paths};
 use sandwire_state::journal::{Attachment, Entry, Journal, Undo};
@@ -83,7 +83,7 @@ fn arm(limits: &Limits) -> Result<Deadline, Error> {
 
 /// Opens the container's namespace, before anything is done. In DEL a namespace that is gone is no error
 /// (specification, section DEL).
-fn container(call: &Invocation, host: &OwnedFd) -> Result<Option<OwnedFd>, Error> {
+fn container(call: &Invocation, host: &OwnNetns) -> Result<Option<OwnedFd>, Error> {
     if !matches!(call.command, Command::Add | Command::Del | Command::Check) {
         return Ok(None);
     }
@@ -112,7 +112,7 @@ fn open(
     generation: Generation,
     grant: Option<&Grant>,
     deadline: Deadline,
-    (host, container): (OwnedFd, Option<OwnedFd>),
+    (host, container): (OwnNetns, Option<OwnedFd>),
     environment: &[(String, String)],
 ) -> Result<Box<Session>, Error> {
     let internal = |e: &dyn std::fmt::Display| Error::internal(e.to_string());

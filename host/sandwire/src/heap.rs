@@ -6,7 +6,7 @@ use nix::libc::{MADV_POPULATE_WRITE, madvise};
 
 const PAGE: usize = 4096;
 /// What a call needs of it.
-const ROOM: usize = 60 * PAGE;
+const ROOM: usize = 44 * PAGE;
 
 /// Makes the heap grow once and not five times, by pages that are there: a page that is made when it is first touched costs 2
 /// to 4 us in a virtual machine, for the fault alone; one of many that are made together a fifth of that (mm/gup.c,

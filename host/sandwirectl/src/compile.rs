@@ -99,7 +99,7 @@ pub(crate) fn child() -> Result<()> {
     give_up_privilege().context("could not give up privilege for compiling")?;
     let mut component = Vec::new();
     std::io::stdin().read_to_end(&mut component).context("could not read the component")?;
-    let engine = sandwire_runtime::engine::engine()?;
+    let engine = sandwire_runtime::engine::compiler()?;
     let compiled = engine.precompile_component(&component)?;
     std::io::stdout().write_all(&compiled).context("could not hand over the compiled component")
 }

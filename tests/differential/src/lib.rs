@@ -11,7 +11,8 @@
 //! Where ours differs on purpose, `intended.tsv` has a line with the reason. A line speaks of one field, and one that no
 //! sequence used is an error: it would hide a later mistake.
 //!
-//! `DIFFERENTIAL_SEED` runs one sequence alone and prints its configuration, `DIFFERENTIAL_SEQUENCES` says how many.
+//! `DIFFERENTIAL_SEED` runs one sequence alone and prints its configuration, `DIFFERENTIAL_SEQUENCES` says how many,
+//! `DIFFERENTIAL_FIRST` from which one on.
 
 pub mod generate;
 pub mod intended;

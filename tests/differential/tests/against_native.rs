@@ -35,7 +35,9 @@ fn ours_does_as_the_native_ones_do() {
         return;
     }
     let count = number("DIFFERENTIAL_SEQUENCES").unwrap_or(200);
-    let seeds: Vec<u64> = (0..count).chain(FOUND.into_iter().filter(|seed| *seed >= count)).collect();
+    let first = number("DIFFERENTIAL_FIRST").unwrap_or(0);
+    let seeds: Vec<u64> =
+        (first..first + count).chain(FOUND.into_iter().filter(|seed| !(first..first + count).contains(seed))).collect();
     let next = AtomicUsize::new(0);
     let found: Mutex<Vec<Difference>> = Mutex::default();
     let broken: Mutex<Vec<String>> = Mutex::default();

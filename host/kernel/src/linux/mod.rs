@@ -18,7 +18,7 @@ mod socket;
 mod sysctl;
 mod wait;
 
-pub use netns::{open_netns, open_own, same_netns};
+pub use netns::{OwnNetns, open_netns, open_own, same_netns};
 pub use nftables::Nftables;
 
 use crate::*;
@@ -70,8 +70,8 @@ impl LinuxKernel {
     ///
     /// # Errors
     /// As [`LinuxKernel::open`].
-    pub fn open_with(host: OwnedFd, container: Option<BorrowedFd<'_>>, needs: Needs) -> Outcome<Self> {
-        let host = Namespace::host(host)?;
+    pub fn open_with(host: OwnNetns, container: Option<BorrowedFd<'_>>, needs: Needs) -> Outcome<Self> {
+        let host = Namespace::host(host);
         let (container, container_firewall) = match container {
             Some(fd) => {
                 let firewall = || needs.container_firewall.then(Nftables::open).transpose();

@@ -19,8 +19,10 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 /// Epochs and signals don't interrupt a host call that blocks in the kernel, so the socket has its own limit.
 const TIMEOUT_SECONDS: i64 = 10;
+/// More than any single object but a rare one has; the kernel makes its answers of one page (NLMSG_GOODSIZE).
+const RECEIVE_BYTES: usize = 8 << 10;
 /// The kernel fills dump answers up to 32 KiB when the reader offers as much (`netlink_dump`, max_recvmsg_len).
-const RECEIVE_BYTES: usize = 32 << 10;
+const DUMP_BYTES: usize = 32 << 10;
 /// Messages of one batch: their acknowledgements must fit into the socket's receive buffer (212,992 bytes by default,
 /// of which each takes about 900).
 const BATCH: usize = 100;
@@ -128,6 +130,8 @@ pub(crate) struct Socket {
     bound: bool,
     sequence: u32,
     buffer: Vec<u8>,
+    /// Bytes that the next datagram may have.
+    room: usize,
 }
 
 impl Socket {
@@ -151,7 +155,7 @@ impl Socket {
         let limit = TimeVal::new(TIMEOUT_SECONDS, 0);
         setsockopt(&inner, sockopt::ReceiveTimeout, &limit)?;
         setsockopt(&inner, sockopt::SendTimeout, &limit)?;
-        Ok(Self { inner, bound: false, sequence: 0, buffer: Vec::new() })
+        Ok(Self { inner, bound: false, sequence: 0, buffer: Vec::new(), room: RECEIVE_BYTES })
     }
 
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
@@ -182,6 +186,27 @@ impl Socket {
     /// One message.
     pub(crate) fn request(&mut self, message: RouteNetlinkMessage, flags: u16) -> Answer {
         self.batch(vec![Request::new(message, flags)])?.pop().unwrap_or_else(|| Err(Refusal::new(Errno::EIO)))
+    }
+
+    /// One object. The kernel answers with it or with a refusal (`rtnl_getlink`): an acknowledgement after it would be one more
+    /// datagram to make and to fetch.
+    pub(crate) fn get(&mut self, message: RouteNetlinkMessage) -> Result<Received, Refusal> {
+        self.sequence = self.sequence.wrapping_add(1);
+        let sequence = self.sequence;
+        self.send(&serialize(message, NLM_F_REQUEST, sequence))?;
+        let mut answer = None;
+        while answer.is_none() {
+            self.receive(|header, payload| {
+                if header.sequence_number != sequence || header.message_type == NLMSG_NOOP || answer.is_some() {
+                    return;
+                }
+                answer = Some(match header.message_type {
+                    NLMSG_ERROR | NLMSG_DONE => Err(verdict(header, payload).unwrap_or(Refusal::new(Errno::EIO))),
+                    kind => Ok(Received { kind, payload: payload.to_vec() }),
+                });
+            })?;
+        }
+        answer.unwrap_or(Err(Refusal::new(Errno::EIO)))
     }
 
     /// All objects that match `message`, again when the kernel says that they changed meanwhile.
@@ -295,9 +320,8 @@ impl Socket {
     }
 
     fn receive_with(&mut self, flags: MsgFlags, mut each: impl FnMut(&NetlinkHeader, &[u8])) -> Result<(), Refusal> {
-        // Room, not bytes: most answers are one page, and each page that is touched costs more than a system call.
         self.buffer.clear();
-        self.buffer.reserve_exact(RECEIVE_BYTES);
+        self.buffer.reserve_exact(self.room);
         let length = loop {
             self.buffer.clear();
             match self.inner.recv(&mut self.buffer, (flags | MsgFlags::MSG_TRUNC).bits()).map_err(|e| errno_of(&e)) {
@@ -309,11 +333,14 @@ impl Socket {
         let Some(datagram) = self.buffer.get(..length) else {
             // A single object larger than the buffer (a link with hundreds of virtual functions); the reader has
             // MSG_TRUNC to learn how large it was, and the next try fits.
-            self.buffer.clear();
-            self.buffer.reserve_exact(length.next_power_of_two());
+            self.room = length.next_power_of_two();
             let text = format!("an answer of {length} bytes");
             return Err(Refusal { text, ..Refusal::unheard(Errno::EMSGSIZE) });
         };
+        // A dump of many objects: from now on in few large pieces. Most are of one or two.
+        if length > RECEIVE_BYTES / 4 {
+            self.room = self.room.max(DUMP_BYTES);
+        }
         let mut rest = datagram;
         while let Some(header) = parse_header(rest) {
             let length = header.length as usize;

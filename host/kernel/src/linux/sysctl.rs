@@ -1,7 +1,7 @@
 //! Keys below /proc/sys/net of either namespace.
 
-use super::LinuxKernel;
 use super::socket::{Refusal, describe, error_of};
+use super::{LinuxKernel, links};
 use crate::{KernelError, Netns, Outcome};
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, openat};
@@ -102,10 +102,31 @@ pub(super) fn write(kernel: &mut LinuxKernel, netns: Netns, key: &str, value: &s
 }
 
 pub(super) fn set(kernel: &mut LinuxKernel, netns: Netns, key: &str, value: &str) -> Outcome<()> {
+    if set_by_message(kernel, netns, key, value)? {
+        return Ok(());
+    }
     let mut file = kernel.namespace(netns)?.sysctl.open(netns, key, OFlag::O_WRONLY)?;
     // The kernel takes one write as one value (`proc_dointvec` ignores writes at another position).
     file.write_all(value.as_bytes())
         .map_err(|e| io_error(&e, format!("could not write {value:?} to sysctl net/{key} of {netns}")))
+}
+
+/// Sets what RTM_SETLINK can set (`inet_set_link_af`), which spares the way through /proc: for a new interface that makes a
+/// directory and an inode for the key first. Whether it did; what the kernel refuses is written to the file, whose refusal
+/// says which key it was.
+fn set_by_message(kernel: &mut LinuxKernel, netns: Netns, key: &str, value: &str) -> Outcome<bool> {
+    let mut segments = key.split('/');
+    let (Some("ipv4"), Some("conf"), Some(ifname), Some("arp_notify"), None) =
+        (segments.next(), segments.next(), segments.next(), segments.next(), segments.next())
+    else {
+        return Ok(false);
+    };
+    let Ok(number) = value.parse::<u32>() else { return Ok(false) };
+    if matches!(ifname, "all" | "default") {
+        return Ok(false);
+    }
+    let message = links::set_ipv4_conf(ifname, links::IPV4_DEVCONF_ARP_NOTIFY, number);
+    Ok(kernel.namespace(netns)?.route.request(message, 0).is_ok())
 }
 
 fn io_error(error: &std::io::Error, what: String) -> KernelError {

@@ -133,8 +133,7 @@ impl Directory {
             Ok(file) => {
                 let mut file = File::from(file);
                 write_owner(&mut file, owner).map_err(failed)?;
-                let unnamed = format!("/proc/self/fd/{}", file.as_raw_fd());
-                match linkat(AT_FDCWD, unnamed.as_str(), &self.fd, name.as_str(), LinkatFlags::AT_SYMLINK_FOLLOW) {
+                match self.give_name(&file, &name) {
                     Ok(()) => Ok(Some(Identity::from(&fstat(&file).map_err(|errno| failed(errno.into()))?))),
                     Err(Errno::EEXIST) => Ok(None),
                     // No /proc to link from, or a sandbox that sees a move between directories in it.
@@ -145,6 +144,17 @@ impl Directory {
             // A file system without O_TMPFILE: NFS, overlayfs before Linux 6.1.
             Err(Errno::EOPNOTSUPP | Errno::EISDIR | Errno::ENOENT | Errno::EINVAL) => self.create_by_name(&name, owner),
             Err(errno) => Err(failed(errno.into())),
+        }
+    }
+
+    fn give_name(&self, file: &File, name: &str) -> nix::Result<()> {
+        // Since Linux 6.10 who has opened the file may; before, only with CAP_DAC_READ_SEARCH (`do_linkat`).
+        match linkat(file, "", &self.fd, name, LinkatFlags::AT_EMPTY_PATH) {
+            Err(Errno::ENOENT) => {
+                let unnamed = format!("/proc/self/fd/{}", file.as_raw_fd());
+                linkat(AT_FDCWD, unnamed.as_str(), &self.fd, name, LinkatFlags::AT_SYMLINK_FOLLOW)
+            }
+            done => done,
         }
     }
 
