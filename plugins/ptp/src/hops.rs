@@ -65,8 +65,10 @@ pub(crate) fn point_to_point(plan: &mut Plan, hops: &[Hop]) {
     for route in &mut plan.routes {
         let Some(Ok(via)) = route.via.as_deref().map(str::parse::<IpAddr>) else { continue };
         // Another gateway of the container's network: the reference adds such a route before it deletes the one to the
-        // network, which the kernel then no longer misses.
-        if !hops.iter().any(|hop| hop.gateway == via) && hops.iter().any(|hop| hop.address.contains(&via)) {
+        // network, which the kernel then no longer misses. The container's own address is always there, and refused as a
+        // gateway that is on the link (fib_check_nh_v4_gw).
+        let is_there = |hop: &Hop| hop.gateway == via || hop.address.addr() == via;
+        if !hops.iter().any(is_there) && hops.iter().any(|hop| hop.address.contains(&via)) {
             route.extra.push(("onlink".into(), "true".into()));
         }
     }
@@ -101,7 +103,8 @@ mod tests {
                 "ips":[{"address":"10.1.2.5/24","gateway":"10.1.2.1","interface":1},
                        {"address":"10.1.2.6/24","gateway":"10.1.2.1","interface":1},
                        {"address":"fd00::5/128","gateway":"fe80::1","interface":1}],
-                "routes":[{"dst":"0.0.0.0/0"},{"dst":"10.9.0.0/16","gw":"10.1.2.7"},{"dst":"::/0"}]}"#,
+                "routes":[{"dst":"0.0.0.0/0"},{"dst":"10.9.0.0/16","gw":"10.1.2.7"},
+                          {"dst":"10.8.0.0/16","gw":"10.1.2.5"},{"dst":"::/0"}]}"#,
         );
         let hops = of(&given).unwrap();
         let mut plan = Plan::of("eth0", &given, Duplicates::Trust).unwrap();
@@ -123,6 +126,7 @@ mod tests {
                 "10.1.2.0/24 10.1.2.1 10.1.2.6 None",
                 "0.0.0.0/0 10.1.2.1 - None",
                 "10.9.0.0/16 10.1.2.7 - None onlink",
+                "10.8.0.0/16 10.1.2.5 - None",
                 "::/0 fe80::1 - None",
             ]
         );
