@@ -38,8 +38,7 @@ pub fn config() -> Config {
 }
 
 /// An engine that compiles: for any processor of the target, so that what was compiled stays good when the node's disk is
-/// moved to another machine, and the CNI binary has nothing to ask the processor before it maps a component: in a virtual
-/// machine each `cpuid` is a trap of 1 to 5 us, and finding out what a processor has takes some ten of them.
+/// moved to another machine, and wasmtime has no feature of the processor to look for before it maps a component.
 ///
 /// # Errors
 /// As [`engine`].

@@ -170,7 +170,7 @@ impl Generation {
             error(
                 code::COMPONENT_STALE,
                 format!("{what} does not fit this sandwire"),
-                format!("{e:#} (it is damaged, or was compiled by another release or on another machine); run: sandwirectl apply"),
+                format!("{e:#} (it is damaged, or was compiled by another release); run: sandwirectl apply"),
             )
         })
     }

@@ -58,9 +58,9 @@ pub(crate) fn component_path(plugin: &str) -> PathBuf {
 }
 
 /// The settings of the engine in one number: the same in every run of one build, another when a setting that compiled code
-/// depends on is another.
+/// depends on is another. Of the engine that compiles: it has the same settings on every machine.
 pub(crate) fn engine_sum() -> Result<String> {
-    let engine = sandwire_runtime::engine::engine()?;
+    let engine = sandwire_runtime::engine::compiler()?;
     let sum = BuildHasherDefault::<DefaultHasher>::default().hash_one(engine.precompile_compatibility_hash());
     Ok(format!("{sum:016x}"))
 }

@@ -110,7 +110,7 @@ pub(super) fn all(namespace: &mut Namespace, index: u32) -> Outcome<Vec<AddressI
     message.header.index = index;
     let objects = namespace
         .route
-        .dump(&RouteNetlinkMessage::GetAddress(message))
+        .dump_small(&RouteNetlinkMessage::GetAddress(message))
         .map_err(|refusal| refusal.into_error(format_args!("could not list addresses in {netns}")))?;
     // Kernels before 4.20 know no filter and answer with all links' addresses.
     let ours = objects.iter().filter(|object| u32_at(&object.payload, 4) == Some(index));

@@ -264,12 +264,28 @@ fn send_delete(socket: RawFd, word: RawFd, bytes: &[u8]) {
     unsafe {
         errno = if libc::send(socket, bytes.as_ptr().cast(), bytes.len(), 0) < 0 { Errno::last_raw() } else { 0 };
         if errno == 0 {
-            let length = libc::recv(socket, answer.as_mut_ptr().cast(), answer.len(), 0);
+            let length = receive_from_kernel(socket, &mut answer);
             errno = if length < 0 { Errno::last_raw() } else { acknowledged(&answer, length.unsigned_abs()) };
         }
         if errno != 0 {
             let told = errno.to_ne_bytes();
             libc::write(word, told.as_ptr().cast(), told.len());
+        }
+    }
+}
+
+/// As recv(2), without what a process sent (`socket.rs`).
+fn receive_from_kernel(socket: RawFd, answer: &mut [u8; 512]) -> isize {
+    loop {
+        // SAFETY: all zeros is a sockaddr_nl; `answer` and `from` are valid for their lengths.
+        let (length, sender) = unsafe {
+            let mut from: libc::sockaddr_nl = std::mem::zeroed();
+            let mut size = size_of::<libc::sockaddr_nl>() as libc::socklen_t;
+            let to = answer.as_mut_ptr().cast();
+            (libc::recvfrom(socket, to, answer.len(), 0, (&raw mut from).cast(), &raw mut size), from.nl_pid)
+        };
+        if length < 0 || sender == 0 {
+            return length;
         }
     }
 }

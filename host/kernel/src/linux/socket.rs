@@ -19,9 +19,11 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 /// Epochs and signals don't interrupt a host call that blocks in the kernel, so the socket has its own limit.
 const TIMEOUT_SECONDS: i64 = 10;
-/// More than any single object but a rare one has; the kernel makes its answers of one page (NLMSG_GOODSIZE).
+/// More than a single link or an acknowledgement has (`if_nlmsg_size`).
 const RECEIVE_BYTES: usize = 8 << 10;
-/// The kernel fills dump answers up to 32 KiB when the reader offers as much (`netlink_dump`, max_recvmsg_len).
+/// The kernel fills dump answers up to 32 KiB when the reader offers as much, and its first piece, which it makes before it
+/// knows the reader, up to the largest object (`netlink_dump`: max_recvmsg_len, min_dump_alloc): a bridge's port with
+/// hundreds of VLANs, a route with hundreds of hops.
 const DUMP_BYTES: usize = 32 << 10;
 /// Messages of one batch: their acknowledgements must fit into the socket's receive buffer (212,992 bytes by default,
 /// of which each takes about 900).
@@ -31,6 +33,8 @@ const DUMP_TRIES: usize = 5;
 /// `NLMSGERR_ATTR_MSG` of the extended acknowledgement (linux/netlink.h).
 const NLMSGERR_ATTR_MSG: u16 = 1;
 const HEADER_BYTES: usize = 16;
+/// The port number of what the kernel sends (netlink(7), `nl_pid`).
+const KERNEL: u32 = 0;
 
 /// One message of a batch.
 #[derive(Debug, Clone)]
@@ -211,6 +215,12 @@ impl Socket {
 
     /// All objects that match `message`, again when the kernel says that they changed meanwhile.
     pub(crate) fn dump(&mut self, message: &RouteNetlinkMessage) -> Result<Vec<Received>, Refusal> {
+        self.room = self.room.max(DUMP_BYTES);
+        self.dump_small(message)
+    }
+
+    /// The same of objects of some hundred bytes, mostly few: without the larger buffer.
+    pub(crate) fn dump_small(&mut self, message: &RouteNetlinkMessage) -> Result<Vec<Received>, Refusal> {
         let mut tries = 1;
         loop {
             let (objects, interrupted) = self.dump_once(message.clone())?;
@@ -231,6 +241,7 @@ impl Socket {
         bytes.extend_from_slice(&self.sequence.to_ne_bytes());
         bytes.extend_from_slice(&[0; 4]);
         bytes.extend_from_slice(payload);
+        self.room = self.room.max(DUMP_BYTES);
         self.send(&bytes)?;
         self.dumped(self.sequence).map(|(objects, _)| objects)
     }
@@ -324,15 +335,19 @@ impl Socket {
         self.buffer.reserve_exact(self.room);
         let length = loop {
             self.buffer.clear();
-            match self.inner.recv(&mut self.buffer, (flags | MsgFlags::MSG_TRUNC).bits()).map_err(|e| errno_of(&e)) {
-                Ok(length) => break length,
+            let received = self.inner.recv_from(&mut self.buffer, (flags | MsgFlags::MSG_TRUNC).bits());
+            match received.map_err(|e| errno_of(&e)) {
+                Ok((length, sender)) if sender.port_number() == KERNEL => break length,
+                // A process: whoever has CAP_NET_ADMIN in a container may send to any socket of its namespace
+                // (`netlink_allowed`), and could answer in the kernel's stead.
+                Ok(_) => {}
                 Err(Errno::EINTR) => {}
                 Err(errno) => return Err(Refusal::unheard(errno)),
             }
         };
         let Some(datagram) = self.buffer.get(..length) else {
-            // A single object larger than the buffer (a link with hundreds of virtual functions); the reader has
-            // MSG_TRUNC to learn how large it was, and the next try fits.
+            // A single object larger than the buffer; the reader has MSG_TRUNC to learn how large it was, and the next try
+            // on this socket fits.
             self.room = length.next_power_of_two();
             let text = format!("an answer of {length} bytes");
             return Err(Refusal { text, ..Refusal::unheard(Errno::EMSGSIZE) });
@@ -449,6 +464,29 @@ pub(crate) fn i32_at(bytes: &[u8], at: usize) -> Option<i32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_answer_that_a_process_sends_is_not_the_kernels() {
+        let in_a_namespace = || {
+            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+            let by_name = |name: &str| crate::linux::links::get_by_name(name);
+            let mut socket = Socket::open().unwrap();
+            socket.get(by_name("lo")).unwrap();
+            let mut address = SocketAddr::new(0, 0);
+            socket.inner.get_address(&mut address).unwrap();
+            let forger = netlink_sys::Socket::new(NETLINK_ROUTE).unwrap();
+            for sequence in 2..4 {
+                let RouteNetlinkMessage::GetLink(link) = by_name("forged") else { unreachable!() };
+                let forged = serialize(RouteNetlinkMessage::NewLink(link), 0, sequence);
+                forger.send_to(&forged, &address, 0).unwrap();
+            }
+            let index = |received: &Received| u32_at(&received.payload, 4);
+            assert_eq!(index(&socket.get(by_name("lo")).unwrap()), Some(1));
+            let answer = socket.request(by_name("lo"), 0).unwrap();
+            assert_eq!(answer.iter().map(index).collect::<Vec<_>>(), [Some(1)]);
+        };
+        std::thread::scope(|scope| scope.spawn(in_a_namespace).join().unwrap());
+    }
 
     #[test]
     fn errno_in_the_words_of_go() {

@@ -102,6 +102,7 @@ pub(super) fn write(kernel: &mut LinuxKernel, netns: Netns, key: &str, value: &s
 }
 
 pub(super) fn set(kernel: &mut LinuxKernel, netns: Netns, key: &str, value: &str) -> Outcome<()> {
+    check(key)?;
     if set_by_message(kernel, netns, key, value)? {
         return Ok(());
     }
@@ -112,8 +113,9 @@ pub(super) fn set(kernel: &mut LinuxKernel, netns: Netns, key: &str, value: &str
 }
 
 /// Sets what RTM_SETLINK can set (`inet_set_link_af`), which spares the way through /proc: for a new interface that makes a
-/// directory and an inode for the key first. Whether it did; what the kernel refuses is written to the file, whose refusal
-/// says which key it was.
+/// directory and an inode for the key first. On an interface that is up it is also told to whoever listens for changes
+/// (`do_setlink`); ours is not yet. Whether it did; what the kernel refuses is written to the file, whose refusal says which
+/// key it was.
 fn set_by_message(kernel: &mut LinuxKernel, netns: Netns, key: &str, value: &str) -> Outcome<bool> {
     let mut segments = key.split('/');
     let (Some("ipv4"), Some("conf"), Some(ifname), Some("arp_notify"), None) =
@@ -121,7 +123,12 @@ fn set_by_message(kernel: &mut LinuxKernel, netns: Netns, key: &str, value: &str
     else {
         return Ok(false);
     };
-    let Ok(number) = value.parse::<u32>() else { return Ok(false) };
+    // What else the file takes or refuses, it alone knows.
+    let number = match value {
+        "0" => 0,
+        "1" => 1,
+        _ => return Ok(false),
+    };
     if matches!(ifname, "all" | "default") {
         return Ok(false);
     }
@@ -136,6 +143,25 @@ fn io_error(error: &std::io::Error, what: String) -> KernelError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_message_is_enough_for_arp_notify() {
+        let in_a_namespace = || {
+            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+            let mut kernel = LinuxKernel::open(None).unwrap();
+            let mut set = |key: &str, value| set_by_message(&mut kernel, Netns::Host, key, value);
+            for (key, value, done) in [
+                ("ipv4/conf/lo/arp_notify", "1", true),
+                ("ipv4/conf/lo/arp_notify", "01", false),
+                ("ipv4/conf/lo/arp_accept", "1", false),
+                ("ipv4/conf/all/arp_notify", "1", false),
+                ("ipv4/conf/gone/arp_notify", "1", false),
+            ] {
+                assert_eq!(set(key, value), Ok(done), "{key} {value}");
+            }
+        };
+        std::thread::scope(|scope| scope.spawn(in_a_namespace).join().unwrap());
+    }
 
     #[test]
     fn keys_that_lead_elsewhere_are_refused() {
