@@ -476,7 +476,7 @@ mod tests {
             socket.inner.get_address(&mut address).unwrap();
             let forger = netlink_sys::Socket::new(NETLINK_ROUTE).unwrap();
             for sequence in 2..4 {
-                let RouteNetlinkMessage::GetLink(link) = by_name("forged") else { unreachable!() };
+                let RouteNetlinkMessage::GetLink(link) = by_name("forged") else { panic!("no question for a link") };
                 let forged = serialize(RouteNetlinkMessage::NewLink(link), 0, sequence);
                 forger.send_to(&forged, &address, 0).unwrap();
             }
