@@ -44,13 +44,12 @@ impl Surface {
         self.exports.iter().find_map(|(name, _)| name.strip_prefix("sandwire:cni/attach@"))
     }
 
-    /// The optional verbs it has, in the contract's words.
+    /// The optional verbs it has, in the contract's words, sorted: their order in the component is the compiler's.
     pub(crate) fn verbs(&self) -> Vec<&str> {
-        self.exports
-            .iter()
-            .filter_map(|(name, _)| name.strip_prefix("sandwire:cni/")?.split('@').next())
-            .filter(|name| *name != "types")
-            .collect()
+        let names = self.exports.iter().filter_map(|(name, _)| name.strip_prefix("sandwire:cni/")?.split('@').next());
+        let mut verbs: Vec<&str> = names.filter(|name| *name != "types").collect();
+        verbs.sort_unstable();
+        verbs
     }
 }
 

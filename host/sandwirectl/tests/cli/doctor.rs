@@ -120,7 +120,7 @@ fn inspect_shows_capabilities_and_the_lines_to_paste() {
     for part in [
         "contract  sandwire:cni@0.1.0",
         "container-netns  look into the container's network namespace",
-        "exports   check, attach",
+        "exports   attach, check",
         "[plugins.loopback]\ncomponent = \"sha256:",
     ] {
         assert!(said.contains(part), "{part}: {said}");
