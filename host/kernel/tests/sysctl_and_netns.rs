@@ -39,7 +39,7 @@ fn keys_of_links_made_later() {
 }
 
 #[test]
-fn a_key_that_a_message_sets() {
+fn a_key_that_is_set_without_a_look_before() {
     with_kernel(|kernel, _| {
         pair(kernel, "veth1");
         let neighbours = |kernel: &mut sandwire_kernel::linux::LinuxKernel| {
@@ -63,7 +63,6 @@ fn a_key_that_a_message_sets() {
             let text = format!("{:?}", kernel.set_sysctl(netns, &key("gone"), "1").unwrap_err());
             assert!(text.contains("NotFound") && text.contains("gone/arp_notify"), "{text}");
         }
-        // It is the kernel's own number for the key that was sent, and not its neighbour's.
         assert_eq!(neighbours(kernel), before);
     });
 }

@@ -4,7 +4,7 @@ use super::attributes::Attributes;
 use super::netns::Namespace;
 use super::socket::{Received, Refusal, Request, u32_at};
 use crate::{KernelError, LinkChanges, LinkId, LinkInfo, Mac, Netns, Outcome};
-use netlink_packet_core::{DefaultNla, Emitable};
+use netlink_packet_core::DefaultNla;
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage};
 use netlink_packet_route::nsid::{NsidAttribute, NsidMessage};
@@ -35,9 +35,7 @@ const IFLA_LINKINFO: u16 = 18;
 const IFLA_IFALIAS: u16 = 20;
 const IFLA_GROUP: u16 = 27;
 const IFLA_PROMISCUITY: u16 = 30;
-const IFLA_AF_SPEC: u16 = 26;
 const IFLA_LINK_NETNSID: u16 = 37;
-const IFLA_INET_CONF: u16 = 1;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
 const IFLA_INFO_SLAVE_KIND: u16 = 4;
@@ -54,9 +52,6 @@ pub(super) const IFLA_BRPORT_LEARNING: u16 = 8;
 pub(super) const IFLA_BRPORT_UNICAST_FLOOD: u16 = 9;
 pub(super) const IFLA_BRPORT_NEIGH_SUPPRESS: u16 = 32;
 pub(super) const IFLA_BRPORT_ISOLATED: u16 = 33;
-
-// linux/ip.h
-pub(super) const IPV4_DEVCONF_ARP_NOTIFY: u16 = 22;
 
 /// RFC 2863 states by their number (linux/if.h).
 const OPERSTATES: [&str; 7] = ["unknown", "notpresent", "down", "lowerlayerdown", "testing", "dormant", "up"];
@@ -254,21 +249,6 @@ pub(super) fn change(namespace: &mut Namespace, index: u32, changes: &LinkChange
         builder = builder.name(name.as_str());
     }
     set(namespace, builder.build(), index, "change")
-}
-
-/// An RTM_SETLINK that sets one IPv4 sysctl of a link, by the number that the kernel has for it (enum IPV4_DEVCONF_* in
-/// linux/ip.h).
-pub(super) fn set_ipv4_conf(name: &str, conf: u16, value: u32) -> RouteNetlinkMessage {
-    let value = DefaultNla::new(conf, value.to_ne_bytes().to_vec());
-    let family = DefaultNla::new(libc::AF_INET as u16, bytes_of(&DefaultNla::new(IFLA_INET_CONF, bytes_of(&value))));
-    let all = LinkAttribute::Other(DefaultNla::new(IFLA_AF_SPEC, bytes_of(&family)));
-    RouteNetlinkMessage::SetLink(LinkUnspec::new_with_name(name).append_extra_attribute(all).build())
-}
-
-fn bytes_of(nla: &DefaultNla) -> Vec<u8> {
-    let mut bytes = vec![0; nla.buffer_len()];
-    nla.emit(&mut bytes);
-    bytes
 }
 
 pub(super) fn set_master(namespace: &mut Namespace, index: u32, master: Option<u32>) -> Outcome<()> {

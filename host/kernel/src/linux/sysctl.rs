@@ -1,7 +1,7 @@
 //! Keys below /proc/sys/net of either namespace.
 
+use super::LinuxKernel;
 use super::socket::{Refusal, describe, error_of};
-use super::{LinuxKernel, links};
 use crate::{KernelError, Netns, Outcome};
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, openat};
@@ -102,38 +102,10 @@ pub(super) fn write(kernel: &mut LinuxKernel, netns: Netns, key: &str, value: &s
 }
 
 pub(super) fn set(kernel: &mut LinuxKernel, netns: Netns, key: &str, value: &str) -> Outcome<()> {
-    check(key)?;
-    if set_by_message(kernel, netns, key, value)? {
-        return Ok(());
-    }
     let mut file = kernel.namespace(netns)?.sysctl.open(netns, key, OFlag::O_WRONLY)?;
     // The kernel takes one write as one value (`proc_dointvec` ignores writes at another position).
     file.write_all(value.as_bytes())
         .map_err(|e| io_error(&e, format!("could not write {value:?} to sysctl net/{key} of {netns}")))
-}
-
-/// Sets what RTM_SETLINK can set (`inet_set_link_af`), which spares the way through /proc: for a new interface that makes a
-/// directory and an inode for the key first. On an interface that is up it is also told to whoever listens for changes
-/// (`do_setlink`); ours is not yet. Whether it did; what the kernel refuses is written to the file, whose refusal says which
-/// key it was.
-fn set_by_message(kernel: &mut LinuxKernel, netns: Netns, key: &str, value: &str) -> Outcome<bool> {
-    let mut segments = key.split('/');
-    let (Some("ipv4"), Some("conf"), Some(ifname), Some("arp_notify"), None) =
-        (segments.next(), segments.next(), segments.next(), segments.next(), segments.next())
-    else {
-        return Ok(false);
-    };
-    // What else the file takes or refuses, it alone knows.
-    let number = match value {
-        "0" => 0,
-        "1" => 1,
-        _ => return Ok(false),
-    };
-    if matches!(ifname, "all" | "default") {
-        return Ok(false);
-    }
-    let message = links::set_ipv4_conf(ifname, links::IPV4_DEVCONF_ARP_NOTIFY, number);
-    Ok(kernel.namespace(netns)?.route.request(message, 0).is_ok())
 }
 
 fn io_error(error: &std::io::Error, what: String) -> KernelError {
@@ -143,25 +115,6 @@ fn io_error(error: &std::io::Error, what: String) -> KernelError {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_message_is_enough_for_arp_notify() {
-        let in_a_namespace = || {
-            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
-            let mut kernel = LinuxKernel::open(None).unwrap();
-            let mut set = |key: &str, value| set_by_message(&mut kernel, Netns::Host, key, value);
-            for (key, value, done) in [
-                ("ipv4/conf/lo/arp_notify", "1", true),
-                ("ipv4/conf/lo/arp_notify", "01", false),
-                ("ipv4/conf/lo/arp_accept", "1", false),
-                ("ipv4/conf/all/arp_notify", "1", false),
-                ("ipv4/conf/gone/arp_notify", "1", false),
-            ] {
-                assert_eq!(set(key, value), Ok(done), "{key} {value}");
-            }
-        };
-        std::thread::scope(|scope| scope.spawn(in_a_namespace).join().unwrap());
-    }
 
     #[test]
     fn keys_that_lead_elsewhere_are_refused() {
