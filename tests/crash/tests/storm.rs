@@ -4,9 +4,11 @@
 
 use sandwire_crash::Scenario;
 use sandwire_harness::{Node, Place, Pod, Verb};
+use sandwire_state::journal;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::io::Write;
+use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -64,10 +66,19 @@ impl Storm {
         Some(text)
     }
 
+    /// Whether the last ADD came to its end, whoever heard of it.
+    fn is_committed(&self, pod: &Pod) -> bool {
+        let id = pod.id.clone();
+        let all = self.node.within(|| journal::list(Path::new("/run/sandwire/journal"), Some("net"))).unwrap().unwrap();
+        let mine = all.into_iter().find(|summary| summary.attachment.container_id == id);
+        mine.is_some_and(|summary| summary.uncommitted == 0)
+    }
+
     fn add(&self, pod: &Pod) {
         let kill = self.below(3) == 0;
         let mut answer = self.call(Verb::Add, pod, kill);
-        if answer.is_none() && self.below(2) == 0 {
+        // Killed on its way out, it was an ADD that succeeded; a second one is refused then, as by the reference.
+        if answer.is_none() && self.below(2) == 0 && !self.is_committed(pod) {
             answer = self.call(Verb::Add, pod, false);
         }
         let Some(text) = answer else { return };
