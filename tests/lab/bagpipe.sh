@@ -59,6 +59,12 @@ clean() {
   )
   [ -z "$left" ] || { echo "$left"; return 1; }
 }
+# repair_would NODE KIND: a dry run has it to mend, and nothing else.
+repair_would() {
+  local out
+  out=$(sandwire_ctl "$1" repair --dry-run --json) && { echo "exit status 0: $out"; return 1; }
+  jq -e --arg kind "$2" '[.[].kind] | unique == [$kind]' <<<"$out" >/dev/null || { echo "$out"; return 1; }
+}
 no_routes() { [ -z "$(gobgp_routes)" ]; }
 
 # network NAME RT RANGE-START [JQ]
@@ -134,6 +140,16 @@ claim "eight DELs at once" parallel DEL
 for n in 1 2 3 4 5 6 7 8; do pod_gone 1 "p$n"; done
 
 # ---- the agent dies, and comes back without memory
+agent_stop 2 KILL
+agent_start 2
+agent_ready 2
+claim "another agent knows of no attachment" [ "$(looking_glass 2 vpns/instances | jq length)" = 0 ]
+claim "CHECK says so, and what to do" refused 2 CHECK b "$two" 999 "run sandwirectl repair"
+claim "repair finds it, and only looks when it is to" repair_would 2 lost-registration
+claim "repair attaches it again" sandwire_ctl 2 repair
+claim "its pod reaches the other node again" pings 2 b "$(address 1 a)"
+claim "and its gateway" pings 2 b 10.1.2.1
+claim "CHECK" cni 2 CHECK b "$two"
 agent_stop 2 KILL
 claim "STATUS: code 50 without the agent" refused 2 STATUS none "$two" 50 "is down"
 claim "CHECK fails without the agent" refused 2 CHECK b "$two" 11 bagpipe

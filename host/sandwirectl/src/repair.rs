@@ -58,6 +58,7 @@ fn subject(finding: &Finding) -> String {
         Kind::OrphanedRules => "firewall rules of nobody",
         Kind::UnknownRegistration => "unknown registration",
         Kind::LostRegistration => "lost registration",
+        Kind::LostGateway => "lost gateway",
         Kind::SilentAgent => "silent agent",
         Kind::LostLease => "attachment without its lease",
         Kind::EarlierBoot => "lease of an earlier boot",

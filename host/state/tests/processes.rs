@@ -356,7 +356,7 @@ fn a_journal_on_a_full_disk_says_so_and_stays_whole() {
         journal.begin("ADD", "p").unwrap();
         let mut written = 0;
         let error = loop {
-            match journal.intend("p", &Undo::Shared { what: "x".repeat(700) }) {
+            match journal.intend("p", &Undo::Shared { what: "x".repeat(700), held: None }) {
                 Ok(_) => written += 1,
                 Err(error) => break error.to_string(),
             }

@@ -119,6 +119,10 @@ pub(crate) fn underlay_addresses() -> Result<Vec<String>, Failure> {
     Ok(told.bgp.peers.into_iter().chain(told.evpn.dataplane_local_address).chain(told.bgp.local_address).collect())
 }
 
+/// What an agent lacks that CHECK looks for. It keeps nothing on a disk.
+const FORGOTTEN: &str = "the agent was started again and has forgotten its pods, or somebody else detached this one: run sandwirectl \
+    repair, which attaches it again";
+
 /// CHECK: whether the agent has the pod, on this port and with these addresses.
 ///
 /// # Errors
@@ -128,8 +132,9 @@ pub(crate) fn check(instance: &Instance, linuxif: &str, mac: &str, ip: IpNet) ->
     match reply.status {
         200 => compare(&reply.body, instance, linuxif, mac, ip),
         404 => Err(Failure::internal(format!("BGP agent \"{AGENT}\" knows no VPN instance {}", instance.id))
-            .with_details("it was started again and has forgotten every pod, or the instance was detached by somebody else: start the pod again")),
-        _ => Err(Failure::internal(format!("BGP agent \"{AGENT}\" does not tell about VPN instance {}", instance.id)).with_details(answer(&reply))),
+            .with_details(FORGOTTEN)),
+        _ => Err(Failure::internal(format!("BGP agent \"{AGENT}\" does not tell about VPN instance {}", instance.id))
+            .with_details(answer(&reply))),
     }
 }
 
@@ -154,7 +159,7 @@ fn compare(ports: &str, instance: &Instance, linuxif: &str, mac: &str, ip: IpNet
         return different("has a list of ports that can't be read".into());
     };
     let Some(port) = ports.get(linuxif) else {
-        return different(format!("has no port {linuxif}"));
+        return different(format!("has no port {linuxif}")).map_err(|failure| failure.with_details(FORGOTTEN));
     };
     let Some(plugged) = port.endpoints.iter().find(|plugged| plugged.mac_address.eq_ignore_ascii_case(mac)) else {
         let macs: Vec<&str> = port.endpoints.iter().map(|plugged| plugged.mac_address.as_str()).collect();

@@ -8,13 +8,19 @@ use crate::refusal::{Answer, Refusal};
 use crate::session::{Session, bridge_of_vlan_port};
 use sandwire_kernel::{BridgeSpec, DeviceSpec, LinkChanges, LinkInfo, Netns};
 use sandwire_policy::matches_any;
-use sandwire_state::journal::Undo;
+use sandwire_state::journal::{Held, Undo};
 use wasmtime::component::Resource;
 
 /// Notes what was made sure of, for people; it is never undone for one attachment.
-fn note(session: &mut Session, plugin: &str, what: String) -> Answer<()> {
-    let id = session.intend(plugin, &Undo::Shared { what })?;
+fn note(session: &mut Session, plugin: &str, what: String, held: Option<Held>) -> Answer<()> {
+    let id = session.intend(plugin, &Undo::Shared { what, held })?;
     session.done(id, None)
+}
+
+/// Whether somebody else makes the bridge (an agent), who may make another: what it is given is noted by every attachment
+/// that relies on it, so that `repair` can give it again.
+fn is_foreign(session: &Session, info: &LinkInfo) -> bool {
+    info.id.netns == Netns::Host && info.kind == "bridge" && session.ensured(info.id).is_none()
 }
 
 impl Guest {
@@ -82,7 +88,7 @@ impl shared::Host for Guest {
         let (info, made) = session
             .change(|kernel| sandwire_kernel::shared::ensure_bridge(kernel, &spec, &BridgeSpec { vlan_filtering }))?;
         if made {
-            note(session, &plugin, format!("bridge {name}"))?;
+            note(session, &plugin, format!("bridge {name}"), None)?;
         }
         session.remember_ensured(info.clone());
         let right = if spec.netns == Netns::Host { Right::Change } else { Right::Own };
@@ -100,8 +106,16 @@ impl shared::Host for Guest {
         let info = self.shared_bridge(&l, "give an address to")?;
         let spec = parse::address(&a)?;
         let session = self.session()?;
-        if session.change(|kernel| sandwire_kernel::shared::ensure_address(kernel, &info, &spec, force))? {
-            note(session, &plugin, format!("address {} of {}", spec.address, info.name))?;
+        let added = session.change(|kernel| sandwire_kernel::shared::ensure_address(kernel, &info, &spec, force))?;
+        let held = match is_foreign(session, &info) {
+            true => Some(Held::Address {
+                link: info.name.clone(),
+                address: serde_json::to_value(&spec).map_err(|e| Refusal::other(e.to_string()))?,
+            }),
+            false => None,
+        };
+        if added || held.is_some() {
+            note(session, &plugin, format!("address {} of {}", spec.address, info.name), held)?;
         }
         Ok(())
     }
@@ -119,7 +133,7 @@ impl shared::Host for Guest {
         let session = self.session()?;
         session.may_make()?;
         if session.change(|kernel| kernel.write_sysctl(netns, &key, &value))?.is_some() {
-            note(session, &plugin, format!("sysctl {key} = {value}"))?;
+            note(session, &plugin, format!("sysctl {key} = {value}"), None)?;
         }
         Ok(())
     }
@@ -134,14 +148,19 @@ impl shared::Host for Guest {
     }
 
     fn ensure_mac(&mut self, l: Resource<LinkHandle>, mac: String) -> Answer<()> {
+        let plugin = self.grant.plugin.clone();
         let info = self.shared_bridge(&l, "set the MAC of")?;
         let mac = parse::mac(&mac)?;
         let session = self.session()?;
         // A bridge takes the lowest MAC of its ports until it is given one: what it was may be another by now.
-        if session.kernel()?.link_info(info.id)?.mac == Some(mac) {
-            return Ok(());
+        if session.kernel()?.link_info(info.id)?.mac != Some(mac) {
+            session.change(|kernel| sandwire_kernel::shared::ensure_mac(kernel, &info, mac))?;
         }
-        session.change(|kernel| sandwire_kernel::shared::ensure_mac(kernel, &info, mac))
+        if is_foreign(session, &info) {
+            let held = Held::Mac { link: info.name.clone(), mac: mac.to_string() };
+            note(session, &plugin, format!("MAC {mac} of {}", info.name), Some(held))?;
+        }
+        Ok(())
     }
 
     fn ensure_vlan_port(&mut self, bridge: Resource<LinkHandle>, vlan: u16) -> Answer<Resource<LinkHandle>> {
@@ -152,7 +171,7 @@ impl shared::Host for Guest {
         let (info, made) =
             session.change(|kernel| sandwire_kernel::shared::ensure_vlan_port(kernel, &bridge, &name, vlan))?;
         if made {
-            note(session, &plugin, format!("port {name} of VLAN {vlan}"))?;
+            note(session, &plugin, format!("port {name} of VLAN {vlan}"), None)?;
         }
         Ok(self.table.push(LinkHandle { id: info.id, name, right: Right::Change })?)
     }

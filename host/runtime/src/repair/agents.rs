@@ -198,12 +198,7 @@ impl Agent {
             };
             let Undo::Call { body, .. } = &entry.undo else { return Ok(None) };
             Ok(Some(match self.post(ATTACH, body, &[]) {
-                Ok(()) => finding(
-                    format!(
-                        "{text}; attached again. A network with isGateway has its gateway back on the bridge with the next ADD"
-                    ),
-                    Remedy::Mended,
-                ),
+                Ok(()) => finding(format!("{text}; attached again"), Remedy::Mended),
                 Err(why) => finding(format!("{text}; could not attach it: {why}; start the pod again"), Remedy::Left),
             }))
         })

@@ -6,6 +6,7 @@
 
 mod agents;
 mod attachments;
+mod gateways;
 mod journals;
 mod leases;
 mod rules;
@@ -50,6 +51,8 @@ pub enum Kind {
     UnknownRegistration,
     /// An agent has forgotten an attachment.
     LostRegistration,
+    /// The bridge of an agent lacks the address or the MAC of a gateway.
+    LostGateway,
     /// An agent with which the journal can't be compared.
     SilentAgent,
     /// The address of an attachment is not leased to it any more.
@@ -129,6 +132,8 @@ pub fn repair(options: &Options) -> Result<Vec<Finding>, Error> {
     let mut findings = journals::mend(options).map_err(failed)?;
     findings.extend(attachments::mend(options).map_err(failed)?);
     findings.extend(agents::mend(options).map_err(failed)?);
+    // After the agents, which make the bridges.
+    findings.extend(gateways::mend(options).map_err(failed)?);
     findings.extend(leases::mend(options).map_err(failed)?);
     findings.extend(rules::mend(options).map_err(failed)?);
     Ok(findings)

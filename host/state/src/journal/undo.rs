@@ -187,7 +187,40 @@ pub enum Undo {
     Shared {
         /// What, for people.
         what: String,
+        /// What somebody else's link was given, to be given again to another one in its place.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        held: Option<Held>,
     },
+}
+
+/// What the network holds of a link of the node that Sandwire does not make: an agent's bridge, which is another one after
+/// the agent was started again.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Held {
+    /// A gateway's address.
+    Address {
+        /// Name of the link.
+        link: String,
+        /// As the kernel room writes it.
+        address: serde_json::Value,
+    },
+    /// A gateway's MAC.
+    Mac {
+        /// Name of the link.
+        link: String,
+        /// `0a:58:0a:01:02:03`.
+        mac: String,
+    },
+}
+
+impl Held {
+    /// Name of the link.
+    pub fn link(&self) -> &str {
+        match self {
+            Self::Address { link, .. } | Self::Mac { link, .. } => link,
+        }
+    }
 }
 
 impl Undo {

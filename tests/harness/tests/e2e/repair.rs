@@ -307,6 +307,53 @@ fn an_agent_that_has_forgotten() {
     assert!(agent.attached().is_empty());
 }
 
+/// The agent's bridge had the network's gateway, and the one that it makes now has not.
+#[test]
+fn an_agent_that_has_forgotten_a_gateway() {
+    let node = Node::installed().unwrap();
+    let pods = ["a", "b"].map(|name| node.pod(name).unwrap());
+    let agent = Agent::tcp(&node, "127.0.0.1:8082").unwrap();
+    let mut config = mynet();
+    config["cniVersion"] = "1.0.0".into();
+    config["isGateway"] = true.into();
+    let results = pods.each_ref().map(|pod| call(&node, Verb::Add, pod, &config).result().unwrap());
+    let check = || {
+        for (pod, result) in pods.iter().zip(&results) {
+            let mut checked = config.clone();
+            checked["prevResult"] = result.clone();
+            call(&node, Verb::Check, pod, &checked).done().unwrap();
+        }
+    };
+    check();
+    says(&node, &[], true, &[]);
+    drop(agent);
+    node.sh("ip link del $(ip -br link show type bridge | grep -o '^evpn---[0-9a-f]*')").unwrap();
+    let agent = Agent::tcp(&node, "127.0.0.1:8082").unwrap();
+    // Without a bridge there is nothing that lacks it.
+    says(&node, &["--dry-run"], false, &[("lost-registration", "would-mend"); 2]);
+    let mended = [("lost-registration", "mended"), ("lost-gateway", "mended")];
+    let text = says(&node, &[], true, &[mended[0], mended[0], mended[1], mended[1]]);
+    assert!(text.contains("lacks the gateway's address 10.1.2.1/24") && text.contains("gateway's MAC 0a:58:"), "{text}");
+    says(&node, &[], true, &[]);
+    check();
+    // Taken away by hand, and another one in the way.
+    let bridge = node.sh("ip -br link show type bridge | grep -o '^evpn---[0-9a-f]*'").unwrap();
+    let bridge = bridge.trim();
+    node.sh(&format!("ip addr del 10.1.2.1/24 dev {bridge}; ip addr add 10.9.9.9/24 dev {bridge}")).unwrap();
+    says(&node, &["--dry-run"], false, &[("lost-gateway", "would-mend")]);
+    let text = says(&node, &[], false, &[("lost-gateway", "left")]);
+    assert!(text.contains("already has an IP address different from 10.1.2.1/24"), "{text}");
+    node.sh(&format!("ip addr del 10.9.9.9/24 dev {bridge}")).unwrap();
+    says(&node, &[], true, &[mended[1]]);
+    check();
+    for pod in &pods {
+        call(&node, Verb::Del, pod, &config).done().unwrap();
+    }
+    assert!(agent.attached().is_empty());
+    says(&node, &[], true, &[]);
+    assert!(node.sh("find /run/sandwire/journal/networks -type f").unwrap().is_empty());
+}
+
 /// The agent has what no journal knows.
 #[test]
 fn an_agent_that_remembers_too_much() {

@@ -1,0 +1,129 @@
+//! Gateways on links that somebody else makes: an agent that is started again makes another bridge for a network, and its
+//! pods have lost their gateway until it gets the same address and MAC.
+
+use super::{Finding, Kind, Options, Remedy, in_time};
+use sandwire_kernel::linux::LinuxKernel;
+use sandwire_kernel::{AddressSpec, Kernel, KernelError, LinkInfo, Netns, shared};
+use sandwire_policy::paths;
+use sandwire_state::journal::{self, Attachment, Entry, Held, Journal, Undo};
+use sandwire_state::{Outcome, StateError};
+use std::path::Path;
+
+pub(super) fn mend(options: &Options) -> Outcome<Vec<Finding>> {
+    let known = journal::list(Path::new(paths::JOURNAL), None)?;
+    // All attachments of a network hold the same.
+    let mut all: Vec<(&Attachment, &Held)> = Vec::new();
+    for summary in known.iter().filter(|summary| !summary.has_left_over()) {
+        for held in summary.pending.iter().filter_map(held) {
+            if !all.iter().any(|(_, other)| *other == held) {
+                all.push((&summary.attachment, held));
+            }
+        }
+    }
+    if all.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut kernel = LinuxKernel::open(None).map_err(failed)?;
+    let mut findings = Vec::new();
+    for (attachment, held) in all {
+        findings.extend(one(options, &mut kernel, attachment, held)?);
+    }
+    Ok(findings)
+}
+
+fn failed(error: KernelError) -> StateError {
+    StateError::Other(error.to_string())
+}
+
+fn held(entry: &Entry) -> Option<&Held> {
+    match &entry.undo {
+        Undo::Shared { held, .. } => held.as_ref(),
+        _ => None,
+    }
+}
+
+fn one(options: &Options, kernel: &mut LinuxKernel, attachment: &Attachment, held: &Held) -> Outcome<Option<Finding>> {
+    let wanted = Wanted::of(held)?;
+    let link = match kernel.link_by_name(Netns::Host, held.link()) {
+        Ok(link) => link,
+        // Its agent has none: that is a lost registration.
+        Err(KernelError::NotFound(_)) => return Ok(None),
+        Err(error) => return Err(failed(error)),
+    };
+    if wanted.is_on(kernel, &link).map_err(failed)? {
+        return Ok(None);
+    }
+    let text = format!("{} lacks the gateway's {wanted}: another one was made in its place", link.name);
+    let finding = |text: String, remedy| Finding {
+        kind: Kind::LostGateway,
+        network: attachment.network.clone(),
+        container_id: None,
+        interface: None,
+        address: None,
+        text,
+        remedy,
+    };
+    if options.dry_run {
+        return Ok(Some(finding(text, Remedy::WouldMend)));
+    }
+    in_time(|| {
+        let journal = match Journal::open(Path::new(paths::JOURNAL), attachment) {
+            Err(StateError::Busy(why)) => {
+                let busy = finding(format!("{why}: a call of it runs, and is left to itself"), Remedy::Told);
+                return Ok(Some(Finding { kind: Kind::Busy, ..busy }));
+            }
+            opened => opened?,
+        };
+        if !journal.pending().into_iter().any(|entry| self::held(entry) == Some(held)) {
+            // A DEL was faster; another attachment of the network has it in its journal too.
+            journal.remove_if_empty()?;
+            return Ok(None);
+        }
+        Ok(Some(match wanted.put(kernel, &link) {
+            Ok(()) => finding(format!("{text}; it has it again"), Remedy::Mended),
+            Err(why) => finding(format!("{text}; could not give it: {why}"), Remedy::Left),
+        }))
+    })
+}
+
+/// What is held, as the kernel takes it.
+enum Wanted {
+    Address(AddressSpec),
+    Mac(sandwire_kernel::Mac),
+}
+
+impl Wanted {
+    fn of(held: &Held) -> Outcome<Self> {
+        match held {
+            Held::Address { address, .. } => serde_json::from_value(address.clone())
+                .map(Self::Address)
+                .map_err(|error| StateError::Other(format!("the journal has no address: {error}"))),
+            Held::Mac { mac, .. } => {
+                mac.parse().map(Self::Mac).map_err(|_| StateError::Other(format!("the journal has no MAC: {mac:?}")))
+            }
+        }
+    }
+
+    fn is_on(&self, kernel: &mut LinuxKernel, link: &LinkInfo) -> Result<bool, KernelError> {
+        Ok(match self {
+            Self::Address(spec) => kernel.addresses(link.id)?.iter().any(|present| present.address == spec.address),
+            Self::Mac(mac) => link.mac == Some(*mac),
+        })
+    }
+
+    fn put(&self, kernel: &mut LinuxKernel, link: &LinkInfo) -> Result<(), KernelError> {
+        match self {
+            Self::Address(spec) => shared::ensure_address(kernel, link, spec, false).map(|_| ()),
+            Self::Mac(mac) => shared::ensure_mac(kernel, link, *mac),
+        }
+    }
+}
+
+impl std::fmt::Display for Wanted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Address(spec) => write!(f, "address {}", spec.address),
+            Self::Mac(mac) => write!(f, "MAC {mac}"),
+        }
+    }
+}
