@@ -2,6 +2,7 @@
 .PHONY: build check test test-runtimes soak demo demo-local bench install uninstall clean
 
 build:
+	host/toolchain.sh
 	host/build.sh
 	plugins/build.sh
 

@@ -6,7 +6,10 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(cd "$here/.." && pwd)
 . "$here/show.sh"
 . "$root/tests/lab/lab.sh"
-[ "${LAB_INSIDE:-}" = yes ] || built "$root"
+if [ "${LAB_INSIDE:-}" != yes ]; then
+  built "$root"
+  "$root/tests/lab/install.sh" tools
+fi
 lab_enter "$@"
 
 began=$EPOCHREALTIME

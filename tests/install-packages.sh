@@ -21,7 +21,7 @@ say() { printf 'packages: %s\n' "$*" >&2; }
 declare -A package_of=(
   [/usr/lib/cni/bridge]=containernetworking-plugins [ip]=iproute2 [bridge]=iproute2 [tc]=iproute2 [nft]=nftables
   [iptables]=iptables [strace]=strace [jq]=jq [tcpdump]=tcpdump [ethtool]=ethtool [conntrack]=conntrack [ping]=iputils-ping
-  [curl]=curl [brctl]=bridge-utils [gobgpd]=gobgpd [setpriv]=util-linux [nsenter]=util-linux [gcc]=gcc [readelf]=binutils
+  [curl]=curl [brctl]=bridge-utils [gobgpd]=gobgpd [setpriv]=util-linux [nsenter]=util-linux
   [git]=git [sysctl]=procps [/usr/lib/x86_64-linux-gnu/libc.a]=libc6-dev [/usr/bin/python3]=python3
 )
 missing=()
@@ -32,12 +32,10 @@ done
 command -v go >/dev/null || missing+=(golang)
 debian_packages "$tools/apt.log" "${missing[@]}"
 
-# ---- Rust's
-command -v cargo >/dev/null || { say "there is no cargo; install Rust 1.95 or newer with rustup, https://rustup.rs"; exit 1; }
+# ---- Rust's: what the build needs, and what only the tests do
+"$(dirname "${BASH_SOURCE[0]}")/../host/toolchain.sh"
 if command -v rustup >/dev/null; then
-  for target in wasm32-unknown-unknown wasm32-wasip2 x86_64-unknown-linux-musl; do
-    rustup target list --installed | grep -qx $target || rustup target add $target
-  done
+  rustup target list --installed | grep -qx wasm32-wasip2 || rustup target add wasm32-wasip2
   for component in rustfmt clippy; do
     cargo ${component/rustfmt/fmt} --version >/dev/null 2>&1 || rustup component add $component
   done

@@ -1,6 +1,7 @@
 #!/bin/bash
 # Installs what the lab runs: Debian's gobgpd and tools, and networking-bagpipe (bagpipe-bgp) at the exact versions of
-# requirements.lock into a virtual environment of its own. Does nothing when all of it is there already.
+# requirements.lock into a virtual environment of its own. Does nothing when all of it is there already. With the argument
+# "tools" it installs only what the nodes of the lab need without BGP.
 #
 # SANDWIRE_LAB: where to keep it (default /var/tmp/sandwire-lab, 150 MB). Delete that folder to be rid of it.
 set -euo pipefail
@@ -18,16 +19,18 @@ say() { printf '%s\n' "lab: $*" >&2; }
 
 # ---- Debian's packages, by the program that each brings
 declare -A package_of=(
-  [gobgpd]=gobgpd [gobgp]=gobgpd [ip]=iproute2 [bridge]=iproute2 [brctl]=bridge-utils [ping]=iputils-ping
-  [tcpdump]=tcpdump [curl]=curl [jq]=jq [nft]=nftables [unshare]=util-linux [nsenter]=util-linux
+  [ip]=iproute2 [bridge]=iproute2 [ping]=iputils-ping [curl]=curl [jq]=jq [nft]=nftables [unshare]=util-linux
+  [nsenter]=util-linux [setpriv]=util-linux [sysctl]=procps
 )
+[ "${1:-}" = tools ] || package_of+=([gobgpd]=gobgpd [gobgp]=gobgpd [brctl]=bridge-utils [tcpdump]=tcpdump)
 export PATH=$PATH:/usr/sbin:/sbin
 missing=()
 for program in "${!package_of[@]}"; do
   command -v "$program" >/dev/null || missing+=("${package_of[$program]}")
 done
-/usr/bin/python3 -c 'import venv, ensurepip' 2>/dev/null || missing+=(python3-venv)
+[ "${1:-}" = tools ] || /usr/bin/python3 -c 'import venv, ensurepip' 2>/dev/null || missing+=(python3 python3-venv)
 debian_packages "$cache/apt.log" "${missing[@]}"
+[ "${1:-}" != tools ] || exit 0
 
 # ---- bagpipe-bgp
 want=$(cat "$here/requirements.lock" "$here/mend-venv.sh" | sha256sum | cut -c1-16)

@@ -97,13 +97,16 @@ fn proposal(plugin: &str, digest: &str, wants: &[Capability]) -> String {
     let mut text = format!("[plugins.{plugin}]\ncomponent = {digest:?}\nimports = [{}]\n", imports.join(", "));
     for (interface, line) in [
         ("wasi", "wasi = true"),
+        ("host-netns", "# links = { use = [\"br0\"] }               # the links of the node that are there for it"),
         ("shared", "# links = { change = [\"cni0\"] }           # the shared bridges it may use"),
         ("delegate", "# delegates = [\"host-local\"]              # the plugins it may run"),
         ("endpoint", "# endpoints = [\"bagpipe\"]                 # the agents it may call"),
         ("files", "# files = [\"/etc/resolv.conf\"]            # the files it may read"),
         ("leases", "# data_dirs = [\"/var/lib/cni/*\"]          # what \"dataDir\" may name"),
     ] {
-        if wants.iter().any(|want| want.name == interface) {
+        // One line of links: who shares bridges mostly changes one, and sees it thereby.
+        let said = interface == "host-netns" && wants.iter().any(|want| want.name == "shared");
+        if wants.iter().any(|want| want.name == interface) && !said {
             text.push_str(line);
             text.push('\n');
         }

@@ -102,9 +102,9 @@ impl Used {
 }
 
 fn what(holder: &RuleHolder) -> String {
-    let masquerading = holder.addresses.iter().map(|address| format!("masquerading of {address}"));
-    let checks = holder.ports.iter().map(|port| format!("the MAC spoof check of port {port}"));
-    let all: Vec<String> = masquerading.chain(checks).collect();
+    let addresses = holder.addresses.iter().map(|address| format!("rules for {address}"));
+    let ports = holder.ports.iter().map(|port| format!("rules for port {port}"));
+    let all: Vec<String> = addresses.chain(ports).collect();
     let of = if holder.text.is_empty() { String::new() } else { format!(" ({})", holder.text) };
     format!("{}{of}", if all.is_empty() { "a record of rules".to_owned() } else { all.join(", ") })
 }

@@ -333,7 +333,10 @@ fn an_agent_that_has_forgotten_a_gateway() {
     says(&node, &["--dry-run"], false, &[("lost-registration", "would-mend"); 2]);
     let mended = [("lost-registration", "mended"), ("lost-gateway", "mended")];
     let text = says(&node, &[], true, &[mended[0], mended[0], mended[1], mended[1]]);
-    assert!(text.contains("lacks the gateway's address 10.1.2.1/24") && text.contains("gateway's MAC 0a:58:"), "{text}");
+    assert!(
+        text.contains("lacks the gateway's address 10.1.2.1/24") && text.contains("gateway's MAC 0a:58:"),
+        "{text}"
+    );
     says(&node, &[], true, &[]);
     check();
     // Taken away by hand, and another one in the way.
@@ -421,7 +424,7 @@ fn rules_of_nobody() {
         &[("unknown-holder", "told"), ("orphaned-rules", "told"), ("orphaned-rules", "would-mend")],
     );
     assert_eq!(ruleset(&node), before);
-    assert!(text.contains("masquerading of 10.1.2.3") && text.contains("a lease of 10.1.2.4"), "{text}");
+    assert!(text.contains("rules for 10.1.2.3 (bridge/masquerade") && text.contains("a lease of 10.1.2.4"), "{text}");
     says(&node, &[], false, &[("unknown-holder", "told"), ("orphaned-rules", "told"), ("orphaned-rules", "mended")]);
     let after = ruleset(&node);
     assert!(!after.contains("10.1.2.3") && !after.contains("pod-b"), "{after}");
