@@ -20,9 +20,9 @@ say() { printf '%s\n' "lab: $*" >&2; }
 # ---- Debian's packages, by the program that each brings
 declare -A package_of=(
   [ip]=iproute2 [bridge]=iproute2 [ping]=iputils-ping [curl]=curl [jq]=jq [nft]=nftables [unshare]=util-linux
-  [nsenter]=util-linux [setpriv]=util-linux [sysctl]=procps
+  [nsenter]=util-linux [setpriv]=util-linux [sysctl]=procps [tcpdump]=tcpdump
 )
-[ "${1:-}" = tools ] || package_of+=([gobgpd]=gobgpd [gobgp]=gobgpd [brctl]=bridge-utils [tcpdump]=tcpdump)
+[ "${1:-}" = tools ] || package_of+=([gobgpd]=gobgpd [gobgp]=gobgpd [brctl]=bridge-utils)
 export PATH=$PATH:/usr/sbin:/sbin
 missing=()
 for program in "${!package_of[@]}"; do

@@ -12,11 +12,12 @@ use std::path::Path;
 pub(super) fn mend(options: &Options) -> Outcome<Vec<Finding>> {
     let known = journal::list(Path::new(paths::JOURNAL), None)?;
     // All attachments of a network hold the same.
-    let mut all: Vec<(&Attachment, &Held)> = Vec::new();
+    let mut all: Vec<(&Held, Vec<&Attachment>)> = Vec::new();
     for summary in known.iter().filter(|summary| !summary.has_left_over()) {
         for held in summary.pending.iter().filter_map(held) {
-            if !all.iter().any(|(_, other)| *other == held) {
-                all.push((&summary.attachment, held));
+            match all.iter_mut().find(|(other, _)| *other == held) {
+                Some((_, holders)) => holders.push(&summary.attachment),
+                None => all.push((held, vec![&summary.attachment])),
             }
         }
     }
@@ -25,10 +26,30 @@ pub(super) fn mend(options: &Options) -> Outcome<Vec<Finding>> {
     }
     let mut kernel = LinuxKernel::open(None).map_err(failed)?;
     let mut findings = Vec::new();
-    for (attachment, held) in all {
-        findings.extend(one(options, &mut kernel, attachment, held)?);
+    for (held, holders) in all {
+        for holder in holders {
+            match one(options, &mut kernel, holder, held)? {
+                Looked::Well => break,
+                Looked::Lacking(finding) => {
+                    findings.push(finding);
+                    break;
+                }
+                // The next one holds it as well.
+                Looked::NotHeld => {}
+            }
+        }
     }
     Ok(findings)
+}
+
+/// What came of one.
+enum Looked {
+    /// It has what is held.
+    Well,
+    /// It has not, or had not.
+    Lacking(Finding),
+    /// It has not, but the attachment went meanwhile.
+    NotHeld,
 }
 
 fn failed(error: KernelError) -> StateError {
@@ -42,16 +63,16 @@ fn held(entry: &Entry) -> Option<&Held> {
     }
 }
 
-fn one(options: &Options, kernel: &mut LinuxKernel, attachment: &Attachment, held: &Held) -> Outcome<Option<Finding>> {
+fn one(options: &Options, kernel: &mut LinuxKernel, attachment: &Attachment, held: &Held) -> Outcome<Looked> {
     let wanted = Wanted::of(held)?;
     let link = match kernel.link_by_name(Netns::Host, held.link()) {
         Ok(link) => link,
         // Its agent has none: that is a lost registration.
-        Err(KernelError::NotFound(_)) => return Ok(None),
+        Err(KernelError::NotFound(_)) => return Ok(Looked::Well),
         Err(error) => return Err(failed(error)),
     };
     if wanted.is_on(kernel, &link).map_err(failed)? {
-        return Ok(None);
+        return Ok(Looked::Well);
     }
     let text = format!("{} lacks the gateway's {wanted}: another one was made in its place", link.name);
     let finding = |text: String, remedy| Finding {
@@ -64,22 +85,22 @@ fn one(options: &Options, kernel: &mut LinuxKernel, attachment: &Attachment, hel
         remedy,
     };
     if options.dry_run {
-        return Ok(Some(finding(text, Remedy::WouldMend)));
+        return Ok(Looked::Lacking(finding(text, Remedy::WouldMend)));
     }
     in_time(|| {
         let journal = match Journal::open(Path::new(paths::JOURNAL), attachment) {
             Err(StateError::Busy(why)) => {
                 let busy = finding(format!("{why}: a call of it runs, and is left to itself"), Remedy::Told);
-                return Ok(Some(Finding { kind: Kind::Busy, ..busy }));
+                return Ok(Looked::Lacking(Finding { kind: Kind::Busy, ..busy }));
             }
             opened => opened?,
         };
         if !journal.pending().into_iter().any(|entry| self::held(entry) == Some(held)) {
-            // A DEL was faster; another attachment of the network has it in its journal too.
+            // A DEL was faster.
             journal.remove_if_empty()?;
-            return Ok(None);
+            return Ok(Looked::NotHeld);
         }
-        Ok(Some(match wanted.put(kernel, &link) {
+        Ok(Looked::Lacking(match wanted.put(kernel, &link) {
             Ok(()) => finding(format!("{text}; it has it again"), Remedy::Mended),
             Err(why) => finding(format!("{text}; could not give it: {why}"), Remedy::Left),
         }))
