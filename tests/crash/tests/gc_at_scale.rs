@@ -90,7 +90,7 @@ fn make_state(stale: &[Stale]) {
         for (plugin, undo) in [
             ("bridge/host-local", release(one.v4)),
             ("bridge/host-local", release(one.v6)),
-            ("bridge", Undo::Shared { what: "bridge".into() }),
+            ("bridge", Undo::Shared { what: "bridge".into(), held: None }),
             ("bridge", link),
             ("bridge", rules),
         ] {
