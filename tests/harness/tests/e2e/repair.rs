@@ -424,7 +424,7 @@ fn rules_of_nobody() {
         &[("unknown-holder", "told"), ("orphaned-rules", "told"), ("orphaned-rules", "would-mend")],
     );
     assert_eq!(ruleset(&node), before);
-    assert!(text.contains("rules for 10.1.2.3 (bridge/masquerade") && text.contains("a lease of 10.1.2.4"), "{text}");
+    assert!(text.contains("rules for 10.1.2.3, rules for port veth") && text.contains("a lease of 10.1.2.4"), "{text}");
     says(&node, &[], false, &[("unknown-holder", "told"), ("orphaned-rules", "told"), ("orphaned-rules", "mended")]);
     let after = ruleset(&node);
     assert!(!after.contains("10.1.2.3") && !after.contains("pod-b"), "{after}");
