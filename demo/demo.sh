@@ -72,7 +72,7 @@ step "Sandwire on each node"
 for node in 1 2; do
   lab_install $node >"$LAB_RUN/install$node" 2>&1 || { cat "$LAB_RUN/install$node"; exit 1; }
 done
-shown_as='ls -l /opt/cni/bin' shows -w 'node 1' node_exec 1 sh -c "ls -l /opt/cni/bin | awk 'NR > 1 { printf \"%s %9s  %-11s %s %s\\n\", \$1, \$5, \$9, \$10, \$11 }' "
+shown_as='ls -l /opt/cni/bin' shows -w 'node 1' node_exec 1 sh -c "ls -l /opt/cni/bin | awk 'NR > 1 { printf \"%s %9s  %-11s %s %s\\n\", \$1, \$5, \$9, \$10, \$11 }'"
 shown_as='sandwirectl plugins' shows -n 12 -w 'node 1' sandwire_ctl 1 plugins
 
 step "The configuration, as the article has it"

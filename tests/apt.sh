@@ -1,4 +1,4 @@
-# Sourced by the scripts that install what tests run. Wants a function `say`.
+# Sourced by the scripts that install what the build and the tests run. Wants a function `say`.
 
 # debian_packages LOG PACKAGE...: installs these, when there are any; else exits with 1 and the line to run.
 debian_packages() {

@@ -333,18 +333,19 @@ mod tests {
                         .unwrap();
                 }
             });
-            let counts: Vec<usize> = (0..20)
+            let counts: Result<Vec<usize>> = (0..20)
                 .map(|_| {
                     let mut command = Command::new("/bin/sh");
                     let script = "for n in $(seq 50); do echo 1 >/proc/sys/net/ipv4/ip_forward; echo 0 >/proc/sys/net/ipv4/ip_forward; done";
                     command.args(["-ec", script]);
                     let traced = || std::thread::spawn(move || run(command, b"", None)).join().unwrap();
-                    let run = node.within(traced).unwrap().unwrap();
-                    run.points.iter().filter(|point| (point.process, point.call) == (0, "write")).count()
+                    let run = node.within(traced)??;
+                    Ok(run.points.iter().filter(|point| (point.process, point.call) == (0, "write")).count())
                 })
                 .collect();
             over.store(true, Ordering::Relaxed);
-            assert_eq!(counts, [100; 20]);
+            // Not before: the other thread would never end.
+            assert_eq!(counts.unwrap(), [100; 20]);
         });
     }
 }

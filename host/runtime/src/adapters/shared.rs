@@ -11,14 +11,15 @@ use sandwire_policy::matches_any;
 use sandwire_state::journal::{Held, Undo};
 use wasmtime::component::Resource;
 
-/// Notes what was made sure of, for people; it is never undone for one attachment.
+/// Notes what was made sure of: for people, and for `repair` what is held of a bridge that somebody else makes. It is never
+/// undone for one attachment.
 fn note(session: &mut Session, plugin: &str, what: String, held: Option<Held>) -> Answer<()> {
     let id = session.intend(plugin, &Undo::Shared { what, held })?;
     session.done(id, None)
 }
 
-/// Whether somebody else makes the bridge (an agent), who may make another: what it is given is noted by every attachment
-/// that relies on it, so that `repair` can give it again.
+/// Whether somebody else makes the bridge (an agent), who may make another: then every attachment that relies on what it
+/// was given notes it, and not only the first one.
 fn is_foreign(session: &Session, info: &LinkInfo) -> bool {
     info.id.netns == Netns::Host && info.kind == "bridge" && session.ensured(info.id).is_none()
 }

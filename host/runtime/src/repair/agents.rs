@@ -1,14 +1,14 @@
 //! What BaGPipe agents know against what the journal says. The calls are those of networking-bagpipe's REST API
 //! (`bagpipe_bgp/api/controllers.py`), which the plugin makes too; an agent is one if policy lets a plugin detach at it.
 
-use super::{Finding, Kind, Options, Remedy, in_time};
+use super::{Finding, Kind, Options, Remedy, in_time, journal_of};
 use crate::endpoint::{self, Call, Reply};
 use crate::session::is_a_pods_veth;
 use crate::store::Generation;
 use sandwire_kernel::LinkInfo;
 use sandwire_policy::{Endpoint, paths};
-use sandwire_state::journal::{self, Attachment, Entry, Journal, State, Summary, Undo};
-use sandwire_state::{Outcome, StateError};
+use sandwire_state::Outcome;
+use sandwire_state::journal::{self, Attachment, Entry, State, Summary, Undo};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -182,12 +182,9 @@ impl Agent {
             return Ok(Some(finding(text, Remedy::WouldMend)));
         }
         in_time(|| {
-            let journal = match Journal::open(Path::new(paths::JOURNAL), attachment) {
-                Err(StateError::Busy(why)) => {
-                    let busy = finding(format!("{why}: a call of it runs, and is left to itself"), Remedy::Told);
-                    return Ok(Some(Finding { kind: Kind::Busy, ..busy }));
-                }
-                opened => opened?,
+            let journal = match journal_of(attachment)? {
+                Ok(journal) => journal,
+                Err(busy) => return Ok(Some(busy)),
             };
             let pending = journal.pending();
             let mut entries = pending.iter().filter(|entry| entry.state == State::Done);

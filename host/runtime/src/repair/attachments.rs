@@ -1,6 +1,6 @@
 //! Attachments by their journals.
 
-use super::{Finding, Kind, Options, PATIENCE, Remedy};
+use super::{Finding, Kind, Options, PATIENCE, Remedy, journal_of};
 use crate::deadline::Deadline;
 use crate::engine;
 use crate::native::NativeRunner;
@@ -47,12 +47,9 @@ pub(super) fn host_links() -> Outcome<Vec<LinkInfo>> {
 fn one(options: &Options, attachment: &Attachment) -> Outcome<Vec<Finding>> {
     let io = |error: std::io::Error| StateError::Other(format!("could not set a time limit: {error}"));
     let deadline = Deadline::arm(PATIENCE).map_err(io)?;
-    let findings = match Journal::open(Path::new(paths::JOURNAL), attachment) {
-        Ok(journal) => locked(options, attachment, journal, deadline),
-        Err(StateError::Busy(text)) => {
-            let text = format!("{text}: a call of it runs, and is left to itself");
-            Ok(vec![Finding::about(Kind::Busy, attachment, text, Remedy::Told)])
-        }
+    let findings = match journal_of(attachment) {
+        Ok(Ok(journal)) => locked(options, attachment, journal, deadline),
+        Ok(Err(busy)) => Ok(vec![busy]),
         Err(error) => Err(error),
     };
     deadline.disarm();

@@ -1,11 +1,11 @@
 //! Gateways on links that somebody else makes: an agent that is started again makes another bridge for a network, and its
 //! pods have lost their gateway until it gets the same address and MAC.
 
-use super::{Finding, Kind, Options, Remedy, in_time};
+use super::{Finding, Kind, Options, Remedy, in_time, journal_of};
 use sandwire_kernel::linux::LinuxKernel;
 use sandwire_kernel::{AddressSpec, Kernel, KernelError, LinkInfo, Netns, shared};
 use sandwire_policy::paths;
-use sandwire_state::journal::{self, Attachment, Entry, Held, Journal, Undo};
+use sandwire_state::journal::{self, Attachment, Entry, Held, Undo};
 use sandwire_state::{Outcome, StateError};
 use std::path::Path;
 
@@ -64,17 +64,6 @@ fn held(entry: &Entry) -> Option<&Held> {
 }
 
 fn one(options: &Options, kernel: &mut LinuxKernel, attachment: &Attachment, held: &Held) -> Outcome<Looked> {
-    let wanted = Wanted::of(held)?;
-    let link = match kernel.link_by_name(Netns::Host, held.link()) {
-        Ok(link) => link,
-        // Its agent has none: that is a lost registration.
-        Err(KernelError::NotFound(_)) => return Ok(Looked::Well),
-        Err(error) => return Err(failed(error)),
-    };
-    if wanted.is_on(kernel, &link).map_err(failed)? {
-        return Ok(Looked::Well);
-    }
-    let text = format!("{} lacks the gateway's {wanted}: another one was made in its place", link.name);
     let finding = |text: String, remedy| Finding {
         kind: Kind::LostGateway,
         network: attachment.network.clone(),
@@ -84,16 +73,32 @@ fn one(options: &Options, kernel: &mut LinuxKernel, attachment: &Attachment, hel
         text,
         remedy,
     };
+    let link = match kernel.link_by_name(Netns::Host, held.link()) {
+        // Something else may have its name by now, and was never meant.
+        Ok(link) if link.kind == "bridge" => link,
+        // Its agent has none: that is a lost registration.
+        Ok(_) | Err(KernelError::NotFound(_)) => return Ok(Looked::Well),
+        Err(error) => return Err(failed(error)),
+    };
+    let wanted = match Wanted::of(held) {
+        Ok(wanted) => wanted,
+        // Another release wrote it: no reason to leave everything else as it is.
+        Err(why) => return Ok(Looked::Lacking(finding(format!("{}: {why}", link.name), Remedy::Told))),
+    };
+    if wanted.is_on(kernel, &link).map_err(failed)? {
+        return Ok(Looked::Well);
+    }
+    let text = format!(
+        "{} lacks the gateway's {wanted}: another one was made in its place, or somebody took it off",
+        link.name
+    );
     if options.dry_run {
         return Ok(Looked::Lacking(finding(text, Remedy::WouldMend)));
     }
     in_time(|| {
-        let journal = match Journal::open(Path::new(paths::JOURNAL), attachment) {
-            Err(StateError::Busy(why)) => {
-                let busy = finding(format!("{why}: a call of it runs, and is left to itself"), Remedy::Told);
-                return Ok(Looked::Lacking(Finding { kind: Kind::Busy, ..busy }));
-            }
-            opened => opened?,
+        let journal = match journal_of(attachment)? {
+            Ok(journal) => journal,
+            Err(busy) => return Ok(Looked::Lacking(busy)),
         };
         if !journal.pending().into_iter().any(|entry| self::held(entry) == Some(held)) {
             // A DEL was faster.
@@ -114,14 +119,12 @@ enum Wanted {
 }
 
 impl Wanted {
-    fn of(held: &Held) -> Outcome<Self> {
+    fn of(held: &Held) -> Result<Self, String> {
         match held {
             Held::Address { address, .. } => serde_json::from_value(address.clone())
                 .map(Self::Address)
-                .map_err(|error| StateError::Other(format!("the journal has no address: {error}"))),
-            Held::Mac { mac, .. } => {
-                mac.parse().map(Self::Mac).map_err(|_| StateError::Other(format!("the journal has no MAC: {mac:?}")))
-            }
+                .map_err(|error| format!("the journal has no address that this release knows: {error}")),
+            Held::Mac { mac, .. } => mac.parse().map(Self::Mac).map_err(|_| format!("the journal has no MAC: {mac:?}")),
         }
     }
 

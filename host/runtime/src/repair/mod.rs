@@ -13,11 +13,12 @@ mod rules;
 
 use crate::deadline::Deadline;
 use sandwire_cni::Error;
-use sandwire_state::journal::Attachment;
+use sandwire_policy::paths;
+use sandwire_state::journal::{Attachment, Journal};
 use sandwire_state::{Outcome, StateError};
 use serde::Serialize;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// How to go about it.
@@ -137,6 +138,18 @@ pub fn repair(options: &Options) -> Result<Vec<Finding>, Error> {
     findings.extend(leases::mend(options).map_err(failed)?);
     findings.extend(rules::mend(options).map_err(failed)?);
     Ok(findings)
+}
+
+/// The journal of an attachment, for as long as its lock is held; or, when a call has it, that finding.
+fn journal_of(attachment: &Attachment) -> Outcome<Result<Journal, Finding>> {
+    match Journal::open(Path::new(paths::JOURNAL), attachment) {
+        Ok(journal) => Ok(Ok(journal)),
+        Err(StateError::Busy(why)) => {
+            let text = format!("{why}: a call of it runs, and is left to itself");
+            Ok(Err(Finding::about(Kind::Busy, attachment, text, Remedy::Told)))
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// How long to wait for a call that has the attachment or the network; then it is left to that call.

@@ -270,6 +270,15 @@ fn leases() {
     says(&node, &[], true, &[("unknown-holder", "told")]);
 }
 
+/// Whether CHECK finds each pod as its ADD had left it: the agent, the bridge and the port.
+fn checks(node: &Node, config: &Value, pods: &[Pod; 2], results: &[Value; 2]) {
+    for (pod, result) in pods.iter().zip(results) {
+        let mut checked = config.clone();
+        checked["prevResult"] = result.clone();
+        call(node, Verb::Check, pod, &checked).done().unwrap();
+    }
+}
+
 /// The agent was started again and has forgotten everything, its bridges are gone (networking-bagpipe, `reset_state`).
 #[test]
 fn an_agent_that_has_forgotten() {
@@ -297,11 +306,8 @@ fn an_agent_that_has_forgotten() {
     assert!(text.contains("pod-a") && text.contains("pod-b"), "{text}");
     assert_eq!(agent.attached(), attached);
     says(&node, &[], true, &[]);
-    // The pods are what they were: CHECK finds the agent, the bridge and the port as ADD had left them.
-    for (pod, result) in pods.iter().zip(results) {
-        let mut checked = config.clone();
-        checked["prevResult"] = result;
-        call(&node, Verb::Check, pod, &checked).done().unwrap();
+    checks(&node, &config, &pods, &results);
+    for pod in &pods {
         call(&node, Verb::Del, pod, &config).done().unwrap();
     }
     assert!(agent.attached().is_empty());
@@ -317,13 +323,7 @@ fn an_agent_that_has_forgotten_a_gateway() {
     config["cniVersion"] = "1.0.0".into();
     config["isGateway"] = true.into();
     let results = pods.each_ref().map(|pod| call(&node, Verb::Add, pod, &config).result().unwrap());
-    let check = || {
-        for (pod, result) in pods.iter().zip(&results) {
-            let mut checked = config.clone();
-            checked["prevResult"] = result.clone();
-            call(&node, Verb::Check, pod, &checked).done().unwrap();
-        }
-    };
+    let check = || checks(&node, &config, &pods, &results);
     check();
     says(&node, &[], true, &[]);
     drop(agent);
@@ -349,6 +349,10 @@ fn an_agent_that_has_forgotten_a_gateway() {
     node.sh(&format!("ip addr del 10.9.9.9/24 dev {bridge}")).unwrap();
     says(&node, &[], true, &[mended[1]]);
     check();
+    // What only has its name was never meant.
+    node.sh(&format!("ip link del {bridge}; ip link add {bridge} type veth peer name other")).unwrap();
+    says(&node, &["--dry-run"], true, &[]);
+    node.sh(&format!("ip link del {bridge}")).unwrap();
     for pod in &pods {
         call(&node, Verb::Del, pod, &config).done().unwrap();
     }
