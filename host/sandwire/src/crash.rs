@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+use std::cell::UnsafeCell;
 use std::io::Write;
 
 /// What a fault of native code leaves time for: fixed bytes, one write, exit.
@@ -15,9 +16,20 @@ extern "C" fn on_fault(signal: libc::c_int) {
     }
 }
 
+/// Where the handlers run: what wasmtime wants at least (`allocate_sigaltstack`), or it would map one of its own for every
+/// call. What lies below it is the program's own data, so it is far larger than anything that runs on it.
+#[repr(align(16))]
+struct Stack(UnsafeCell<[u8; 256 << 10]>);
+// SAFETY: nobody but the kernel uses it.
+unsafe impl Sync for Stack {}
+static STACK: Stack = Stack(UnsafeCell::new([0; 256 << 10]));
+
 /// Installs the handlers. Wasmtime's own come later and are asked first: they take the faults of guests and pass on
 /// what is not theirs.
 pub(crate) fn install() {
+    let stack = libc::stack_t { ss_sp: STACK.0.get().cast(), ss_flags: 0, ss_size: size_of::<Stack>() };
+    // SAFETY: the stack is static and nobody else's.
+    unsafe { libc::sigaltstack(&raw const stack, std::ptr::null_mut()) };
     let action = SigAction::new(SigHandler::Handler(on_fault), SaFlags::SA_ONSTACK, SigSet::empty());
     for signal in [Signal::SIGSEGV, Signal::SIGBUS, Signal::SIGILL, Signal::SIGFPE, Signal::SIGABRT] {
         // SAFETY: the handler does only async-signal-safe things.

@@ -1,20 +1,320 @@
-//! The heap's first room, made in one go.
+//! The heap of a process that makes some thousand small objects and is gone after some milliseconds.
+//!
+//! Each object is cut off one room and goes back to the list of its size: some instructions, where an allocator that keeps
+//! memory together for the next hour takes ten times as many, 60 us of an ADD. The room is part of the program (.bss), so
+//! it costs no mapping, and the pages that a call needs are made in one go. What the room has no place for, what is large
+//! and what other threads make is dlmalloc's.
 
 #![allow(unsafe_code)]
 
-use nix::libc::{MADV_POPULATE_WRITE, madvise};
+use dlmalloc::GlobalDlmalloc;
+use libc::{MADV_POPULATE_WRITE, madvise};
+use sandwire_cni::Command;
+use std::alloc::{GlobalAlloc, Layout};
+use std::cell::UnsafeCell;
+use std::ptr::null_mut;
+use std::sync::atomic::{AtomicPtr, Ordering};
 
 const PAGE: usize = 4096;
-/// What a call needs of it.
-const ROOM: usize = 44 * PAGE;
+/// Its own, and more than a call was seen to need of it; pages that nobody touches are none.
+const ROOM: usize = 1 << 20;
+/// What an ADD of bridge with host-local needs of it.
+const OF_ADD: usize = 76 * PAGE;
+/// What other verbs need, DEL until it has its helper made: a page that is there by then is a copy when it is written to.
+const OF_OTHERS: usize = 44 * PAGE;
+/// What they need of the stack, below the frame of `prepare`.
+const STACK: usize = 9 * PAGE;
 
-/// Makes the heap grow once and not five times, by pages that are there: a page that is made when it is first touched costs 2
-/// to 4 us in a virtual machine, for the fault alone; one of many that are made together a fifth of that (mm/gup.c,
-/// `faultin_page_range`). A kernel older than 5.14 refuses the advice, and each page is a fault as before.
-pub(crate) fn prepare() {
-    let mut room: Vec<u8> = Vec::with_capacity(ROOM + PAGE);
-    let start = room.as_mut_ptr();
-    let first = start.wrapping_add(start.align_offset(PAGE));
-    // SAFETY: ROOM bytes from there on lie in `room`, and the advice changes no content.
-    let _ = unsafe { madvise(first.cast(), ROOM, MADV_POPULATE_WRITE) };
+/// All blocks begin at, and are, multiples of it.
+const GRAIN: usize = 16;
+/// Up to here there is a list for each multiple of GRAIN, then four for each doubling.
+const FINE: usize = 1024;
+/// The largest block.
+const LARGEST: usize = 32 << 10;
+const LISTS: usize = FINE / GRAIN + 4 * (LARGEST / FINE).ilog2() as usize;
+
+/// The number of a size's list, and the size of the blocks in it.
+#[inline(always)]
+fn list(size: usize) -> (usize, usize) {
+    if size <= FINE {
+        let grains = size.div_ceil(GRAIN).max(1);
+        return (grains - 1, grains * GRAIN);
+    }
+    let power = (size - 1).ilog2();
+    let step = 1_usize << (power - 2);
+    let whole = size.next_multiple_of(step);
+    let doublings = (power - FINE.ilog2()) as usize;
+    (FINE / GRAIN + 4 * doublings + (whole - (1 << power)) / step - 1, whole)
+}
+
+/// A block that nobody has: its first bytes say which is next.
+struct Free {
+    next: *mut Free,
+}
+
+/// One room and what is free in it.
+struct Lists {
+    /// From here on nothing was cut off yet.
+    rest: *mut u8,
+    end: *mut u8,
+    free: [*mut Free; LISTS],
+}
+
+impl Lists {
+    /// # Safety
+    /// `room` up to `room + length` must be memory that nobody else uses, aligned to GRAIN.
+    const unsafe fn new(room: *mut u8, length: usize) -> Self {
+        Self { rest: room, end: room.wrapping_add(length), free: [null_mut(); LISTS] }
+    }
+
+    /// A block of this size at least; none when the room has no place for it.
+    fn take(&mut self, size: usize) -> Option<*mut u8> {
+        let (list, whole) = list(size);
+        let head = self.free.get_mut(list)?;
+        if !head.is_null() {
+            let block = *head;
+            // SAFETY: only `give` puts blocks there, and it wrote what is next.
+            *head = unsafe { (*block).next };
+            return Some(block.cast());
+        }
+        (whole <= self.left()).then(|| {
+            let block = self.rest;
+            self.rest = block.wrapping_add(whole);
+            block
+        })
+    }
+
+    /// Takes a block back.
+    ///
+    /// # Safety
+    /// `block` must be of `take` for this size, and no longer in use.
+    unsafe fn give(&mut self, block: *mut u8, size: usize) {
+        let (list, _) = list(size);
+        let block: *mut Free = block.cast();
+        if let Some(head) = self.free.get_mut(list) {
+            // SAFETY: the block is not in use, and large and aligned enough for a pointer.
+            unsafe { block.write(Free { next: *head }) };
+            *head = block;
+        }
+    }
+
+    /// Whether a block is large enough for another size as it is, or can be made so because nothing was cut off after it.
+    fn resize(&mut self, block: *mut u8, old: usize, new: usize) -> bool {
+        let ((old_list, old_whole), (new_list, new_whole)) = (list(old), list(new));
+        if old_list == new_list {
+            return true;
+        }
+        let is_last = block.wrapping_add(old_whole) == self.rest;
+        let fits = new_whole <= self.left() + old_whole;
+        if is_last && fits {
+            self.rest = block.wrapping_add(new_whole);
+        }
+        is_last && fits
+    }
+
+    fn left(&self) -> usize {
+        self.end.addr() - self.rest.addr()
+    }
+}
+
+#[repr(align(4096))]
+struct Room(UnsafeCell<[u8; ROOM]>);
+// SAFETY: only `Lists` hands out parts of it, each to one owner.
+unsafe impl Sync for Room {}
+static THE_ROOM: Room = Room(UnsafeCell::new([0; ROOM]));
+
+/// Used by one thread only, see `Heap::is_owner`.
+struct Owned(UnsafeCell<Lists>);
+// SAFETY: as above.
+unsafe impl Sync for Owned {}
+// SAFETY: the room is nobody else's.
+static THE_LISTS: Owned = Owned(UnsafeCell::new(unsafe { Lists::new(THE_ROOM.0.get().cast(), ROOM) }));
+
+thread_local! {
+    /// Nothing but an address that each thread has for itself.
+    static MARK: u8 = const { 0 };
+}
+/// The first thread's.
+static OWNER: AtomicPtr<u8> = AtomicPtr::new(null_mut());
+
+/// See the module.
+pub(crate) struct Heap;
+
+impl Heap {
+    /// Whether this is the thread that made the process' first object: the lists are its alone. (Threads there are only in the
+    /// service of a component that imports WASI.)
+    #[inline(always)]
+    fn is_owner() -> bool {
+        let mark = MARK.try_with(|mark| (&raw const *mark).cast_mut()).unwrap_or(null_mut());
+        let owner = OWNER.load(Ordering::Relaxed);
+        if owner.is_null() {
+            // Nobody but the first thread can be here before it was.
+            OWNER.store(mark, Ordering::Relaxed);
+        }
+        owner == mark || owner.is_null()
+    }
+
+    /// The lists.
+    ///
+    /// # Safety
+    /// Only for the owner, and not for longer than one operation on them.
+    #[allow(clippy::mut_from_ref, reason = "the owner's alone, for one operation")]
+    unsafe fn lists() -> &'static mut Lists {
+        // SAFETY: the caller is the only thread that has them, and operations on them do not nest.
+        unsafe { &mut *THE_LISTS.0.get() }
+    }
+
+    fn is_in_room(block: *mut u8) -> bool {
+        block.addr().wrapping_sub(THE_ROOM.0.get().addr()) < ROOM
+    }
+
+    fn is_small(layout: Layout) -> bool {
+        layout.size() <= LARGEST && layout.align() <= GRAIN
+    }
+}
+
+// SAFETY: blocks of the room are as large and aligned as `list` says, which is never less than asked for, and belong to one owner
+// until they are given back; all others are dlmalloc's, from beginning to end.
+unsafe impl GlobalAlloc for Heap {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        if Self::is_small(layout) && Self::is_owner() {
+            // SAFETY: asked just now.
+            if let Some(block) = unsafe { Self::lists() }.take(layout.size()) {
+                return block;
+            }
+        }
+        // SAFETY: the same contract.
+        unsafe { GlobalDlmalloc.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        if !Self::is_in_room(block) {
+            // SAFETY: then dlmalloc made it.
+            return unsafe { GlobalDlmalloc.dealloc(block, layout) };
+        }
+        // What another thread gives back is lost: it may not touch the lists.
+        if Self::is_owner() {
+            // SAFETY: it is of the room, so `take` made it, for this layout.
+            unsafe { Self::lists().give(block, layout.size()) }
+        }
+    }
+
+    unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        if !Self::is_in_room(block) {
+            // SAFETY: the same contract, and dlmalloc made it.
+            return unsafe { GlobalDlmalloc.realloc(block, layout, size) };
+        }
+        // SAFETY: asked just before.
+        if size <= LARGEST && Self::is_owner() && unsafe { Self::lists() }.resize(block, layout.size(), size) {
+            return block;
+        }
+        // SAFETY: the caller promises that this size is valid with this alignment.
+        let new = unsafe { self.alloc(Layout::from_size_align_unchecked(size, layout.align())) };
+        if !new.is_null() {
+            // SAFETY: both are that long, and different blocks.
+            unsafe { new.copy_from_nonoverlapping(block, layout.size().min(size)) };
+            // SAFETY: nobody uses the old one any more.
+            unsafe { self.dealloc(block, layout) };
+        }
+        new
+    }
+}
+
+/// Makes the pages of the heap and the stack that a call needs, in one go each: a page that is made when it is first touched
+/// costs 3 us in a virtual machine, a third of it for the fault alone. A kernel older than 5.14 refuses the advice, and each page is a fault.
+pub(crate) fn prepare(verb: Command) {
+    let usual = if verb == Command::Add { OF_ADD } else { OF_OTHERS };
+    let here = 0_u8;
+    let below = (&raw const here).addr().wrapping_sub(STACK) & !(PAGE - 1);
+    // SAFETY: the advice changes no content. The room is ours; the kernel gives every program 128 KB of stack below its first
+    // frame (`setup_arg_pages`), and where that should not be so it refuses the advice.
+    let _ = unsafe {
+        madvise(THE_ROOM.0.get().cast(), usual, MADV_POPULATE_WRITE);
+        madvise(std::ptr::without_provenance_mut(below), STACK, MADV_POPULATE_WRITE)
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_has_blocks_that_are_large_enough_for_all_its_sizes() {
+        let mut before = (0, GRAIN);
+        for size in 0..=LARGEST {
+            let (number, whole) = list(size);
+            assert!(number < LISTS && whole >= size && whole.is_multiple_of(GRAIN), "{size}: {number}, {whole}");
+            assert!(whole <= (size + GRAIN).max(size + size / 4), "{size} wastes: {whole}");
+            // One number, one size; both only grow.
+            assert!((number, whole) == before || (number == before.0 + 1 && whole > before.1), "{size}");
+            before = (number, whole);
+        }
+        assert_eq!(before, (LISTS - 1, LARGEST));
+    }
+
+    fn room(length: usize) -> (Vec<u128>, Lists) {
+        let mut room = vec![0_u128; length / GRAIN];
+        // SAFETY: the vector outlives the lists in each test.
+        let lists = unsafe { Lists::new(room.as_mut_ptr().cast(), length) };
+        (room, lists)
+    }
+
+    #[test]
+    fn blocks_do_not_overlap_and_come_again() {
+        let (_room, mut lists) = room(4096);
+        let sizes = [1, 16, 17, 100, 1024, 1025, 0];
+        let blocks: Vec<*mut u8> = sizes.iter().map(|size| lists.take(*size).unwrap()).collect();
+        for (index, block) in blocks.iter().enumerate() {
+            let end = block.addr() + list(sizes[index]).1;
+            assert!(blocks.get(index + 1).is_none_or(|next| next.addr() == end));
+            assert!(block.addr().is_multiple_of(GRAIN));
+        }
+        for (size, block) in sizes.iter().zip(&blocks) {
+            unsafe { lists.give(*block, *size) };
+        }
+        // The last one that was given is the first that is taken.
+        assert_eq!(lists.take(0), Some(blocks[6]));
+        assert_eq!(lists.take(12), Some(blocks[1]));
+        assert_eq!(lists.take(112), Some(blocks[3]));
+    }
+
+    #[test]
+    fn a_room_that_is_full_has_still_what_was_given_back() {
+        let (_room, mut lists) = room(256);
+        let block = lists.take(200).unwrap();
+        assert_eq!(lists.take(200), None);
+        unsafe { lists.give(block, 200) };
+        assert_eq!(lists.take(193), Some(block));
+        assert!(lists.take(48).is_some() && lists.take(1).is_none());
+    }
+
+    #[test]
+    fn the_last_block_grows_and_shrinks_in_place() {
+        let (_room, mut lists) = room(4096);
+        let block = lists.take(100).unwrap();
+        assert!(lists.resize(block, 100, 112) && lists.resize(block, 112, 4096) && !lists.resize(block, 4096, 4097));
+        assert!(lists.take(1).is_none());
+        assert!(lists.resize(block, 4096, 32));
+        let next = lists.take(1).unwrap();
+        assert_eq!(next.addr(), block.addr() + 32);
+        assert!(!lists.resize(block, 32, 33) && lists.resize(block, 17, 32));
+    }
+
+    #[test]
+    fn objects_go_from_thread_to_thread() {
+        // The test's own threads are not the owner; whoever is, what one made another may change and give back.
+        let made: Vec<String> = (0..2000).map(|n| "x".repeat(n)).collect();
+        let longer = std::thread::spawn(move || made.into_iter().map(|text| text + "y").collect::<Vec<_>>());
+        let longer = longer.join().unwrap();
+        assert!(longer.iter().enumerate().all(|(n, text)| text.len() == n + 1 && text.ends_with('y')));
+    }
+
+    #[test]
+    fn large_and_aligned_objects_are_not_of_the_room() {
+        for layout in [Layout::from_size_align(LARGEST + 1, 1).unwrap(), Layout::from_size_align(64, 64).unwrap()] {
+            let block = unsafe { Heap.alloc(layout) };
+            assert!(!block.is_null() && !Heap::is_in_room(block) && block.addr().is_multiple_of(layout.align()));
+            unsafe { Heap.dealloc(block, layout) };
+        }
+    }
 }

@@ -5,14 +5,17 @@
 
 mod crash;
 mod heap;
+#[cfg(all(target_arch = "x86_64", any(test, target_env = "musl")))]
+mod memory;
+#[cfg(all(target_arch = "x86_64", target_env = "musl"))]
+mod start;
 
 use sandwire_cni::{Environment, Error, Invocation, Version, code, version_answer};
 use std::io::{Read, Write};
 use std::process::ExitCode;
 
-/// musl's own allocator takes a page for each size of object, and a page costs as much as ten small system calls.
 #[global_allocator]
-static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
+static ALLOCATOR: heap::Heap = heap::Heap;
 
 /// A configuration is some kilobytes; prevResult and pod annotations make it tens of them.
 const LARGEST_STDIN: u64 = 8 << 20;
@@ -57,7 +60,7 @@ fn serve() -> Result<String, Error> {
         // VERSION names no plugin and may come with an environment of dummies: nothing is looked up for it.
         return Ok(version_answer(&Version::ALL));
     }
-    heap::prepare();
+    heap::prepare(environment.command);
     let call = Invocation::read(environment, &stdin()?)?;
     let plugin = match called_as.as_str() {
         // Only under its own name does `type` decide: an address manager gets its parent's configuration, with its
