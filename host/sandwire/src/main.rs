@@ -10,6 +10,7 @@ mod memory;
 #[cfg(all(target_arch = "x86_64", target_env = "musl"))]
 mod start;
 
+use nix::errno::Errno;
 use sandwire_cni::{Environment, Error, Invocation, Version, code, version_answer};
 use std::io::{Read, Write};
 use std::process::ExitCode;
@@ -36,10 +37,18 @@ fn main() -> ExitCode {
     }
 }
 
-fn print(text: &str) -> std::io::Result<()> {
-    let mut out = std::io::stdout().lock();
-    out.write_all(text.as_bytes())?;
-    out.flush()
+/// All in one write where the kernel takes it: std's stdout would write up to the last line break first.
+fn print(text: &str) -> nix::Result<()> {
+    let mut rest = text.as_bytes();
+    while !rest.is_empty() {
+        match nix::unistd::write(std::io::stdout(), rest) {
+            Ok(0) => return Err(Errno::EIO),
+            Ok(written) => rest = rest.get(written..).unwrap_or_default(),
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(())
 }
 
 fn refuse(error: &Error) -> ExitCode {
