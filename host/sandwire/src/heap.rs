@@ -235,6 +235,7 @@ pub(crate) fn prepare(verb: Command) {
 }
 
 #[cfg(test)]
+#[allow(clippy::undocumented_unsafe_blocks, reason = "each works on memory that the test has just made")]
 mod tests {
     use super::*;
 

@@ -258,6 +258,7 @@ unsafe extern "C" fn bcmp(a: *const u8, b: *const u8, n: usize) -> i32 {
 }
 
 #[cfg(test)]
+#[allow(clippy::undocumented_unsafe_blocks, reason = "each works on memory that the test has just made")]
 mod tests {
     use super::*;
 
