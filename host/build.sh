@@ -30,6 +30,8 @@ CC_x86_64_unknown_linux_musl=gcc RUSTFLAGS="-C target-feature=+crt-static --cfg 
 # --workspace: with the features that the tests want too, or cargo would build wasmtime once more for them.
 cargo build --locked --profile tool --workspace --bin sandwirectl --bin sandwire-componentize
 
+# lld only warns of an entry that it does not find, and makes it 0.
+! readelf -hW "$binary" | grep -qE 'Entry point address: +0x0$' || fail "$binary has no entry: sandwire_start is missing"
 [ "$(readelf -hW "$binary" | awk '$1 == "Type:" { print $2 }')" = DYN ] || fail "$binary is not position-independent"
 ! readelf -lW "$binary" | grep -q INTERP || fail "$binary wants a dynamic linker: it is not static"
 ! cargo tree --locked --target $target -p sandwire -e normal,no-proc-macro --prefix none | grep -E '^(cranelift-(codegen|frontend|native)|wasmtime-internal-(cranelift|winch)|regalloc2) ' ||

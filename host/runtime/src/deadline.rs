@@ -30,11 +30,16 @@ const LAST_TICK: i32 = 15_000 / TICK;
 const STUCK: &[u8] = b"{\n    \"code\": 115,\n    \"msg\": \"sandwire was stuck past its deadline\",\n    \"details\": \"a system call did not return; what was begun is taken back by the next call for this attachment\"\n}";
 
 extern "C" fn on_signal(signal: libc::c_int) {
-    // Only async-signal-safe operations: atomics, increment_epoch, which is documented as such, write and _exit.
+    // Only async-signal-safe operations: atomics, increment_epoch, which is documented as such, poll, write and _exit.
     if signal == libc::SIGALRM && TICKS.fetch_add(1, Ordering::SeqCst) >= LAST_TICK {
-        // SAFETY: async-signal-safe (signal-safety(7)); the bytes are static.
+        // What it is stuck in may be the writing of its answer, for a reader that reads no more: a pipe that can be written to has
+        // place for a page (pipe(7)), and one that can't would keep this process for ever.
+        let mut stdout = libc::pollfd { fd: 1, events: libc::POLLOUT, revents: 0 };
+        // SAFETY: async-signal-safe (signal-safety(7)); the bytes are static, and there is one pollfd.
         unsafe {
-            libc::write(1, STUCK.as_ptr().cast(), STUCK.len());
+            if libc::poll(&raw mut stdout, 1, 0) == 1 {
+                libc::write(1, STUCK.as_ptr().cast(), STUCK.len());
+            }
             libc::_exit(1);
         }
     }

@@ -332,6 +332,15 @@ impl Session {
         }
     }
 
+    /// The end of the process, but for its answer: the kernel frees and closes the rest all at once, which one by one takes 60 us.
+    /// The locks go before the answer is printed, for whoever reads it may be slow, and native delegates are told, for they
+    /// have a copy of the locks' descriptors.
+    pub(crate) fn end(mut self: Box<Self>) {
+        self.finish();
+        drop((self.journal.take(), self.native.take()));
+        std::mem::forget(self);
+    }
+
     /// Marks as undone what a guest took back by itself, so that the sweep has nothing to do for it.
     ///
     /// # Errors

@@ -217,9 +217,7 @@ fn add(mut session: Box<Session>, grant: Grant, config: &NetworkConfig) -> Resul
         explain(&mut error, &left);
         return Err(error);
     }
-    session.finish();
-    // The process ends with the call, and the kernel closes and frees all at once, the attachment's lock too.
-    std::mem::forget(session);
+    session.end();
     finished
 }
 
@@ -261,9 +259,7 @@ fn del(session: Box<Session>, grant: Result<Grant, Error>, config: &NetworkConfi
         },
     };
     forget_empty(&mut session);
-    session.finish();
-    // As in ADD. The lock went with the journal just now: the helper that deletes a link may outlive this process.
-    std::mem::forget(session);
+    session.end();
     outcome
 }
 

@@ -16,8 +16,8 @@ use std::ptr::null_mut;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
 const PAGE: usize = 4096;
-/// Its own, and more than a call was seen to need of it; pages that nobody touches are none.
-const ROOM: usize = 1 << 20;
+/// Its own. A call needs some 300 KB; what lies idle in its lists can never be more than all of it.
+const ROOM: usize = 512 << 10;
 /// What an ADD of bridge with host-local needs of it.
 const OF_ADD: usize = 76 * PAGE;
 /// What other verbs need, DEL until it has its helper made: a page that is there by then is a copy when it is written to.

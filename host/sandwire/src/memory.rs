@@ -264,7 +264,7 @@ mod tests {
 
     /// Around every boundary between two cases, and long ones of each remainder.
     fn lengths() -> impl Iterator<Item = usize> {
-        (0..300).chain(4090..4110)
+        (0..300).chain(MICROCODE - 10..MICROCODE + 10).chain(4090..4110)
     }
 
     fn pattern(length: usize) -> Vec<u8> {

@@ -16,6 +16,7 @@ use std::arch::global_asm;
 // exit, which for a static program is 0 (System V ABI for AMD64, section 3.4.1), and the stack pointer; the kernel keeps all but
 // rax, rcx and r11.
 global_asm!(
+    ".pushsection .text.sandwire_start, \"ax\", @progbits",
     ".globl sandwire_start",
     ".hidden __init_array_start",
     ".hidden _edata",
@@ -29,6 +30,7 @@ global_asm!(
     "syscall",
     "xor edx, edx",
     "jmp _start",
+    ".popsection",
     populate_write = const libc::MADV_POPULATE_WRITE,
     madvise = const libc::SYS_madvise,
 );
