@@ -6,7 +6,9 @@ use sandwire_harness::agent::{Agent, Mode};
 use sandwire_harness::{Node, Place, Pod, Verb};
 use serde_json::Value;
 use std::collections::BTreeSet;
+use std::fs::OpenOptions;
 use std::io::{Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -171,6 +173,43 @@ fn standard_output_closed() {
     assert!(!status.success() && status.code().is_some(), "{status} {stderr}");
     // It may have undone it or not; the DEL that follows a failed ADD does.
     node.cni("bridge", Verb::Del, &pod, "eth0", &bridge()).unwrap().done().unwrap();
+    node.snapshot().unwrap().assert_same_attachments(&before).unwrap();
+}
+
+/// A runtime that keeps the pipe and reads no more: nobody else has to wait for its call, and that ends some time after its
+/// deadline.
+#[test]
+fn standard_output_full() {
+    let node = Node::installed().unwrap();
+    let pod = node.pod("a").unwrap();
+    let grant = "/var/lib/sandwire/active/bridge.json";
+    node.sh(&format!("sed -i -E 's/\"deadline_ms\": *[0-9]+/\"deadline_ms\":8000/' {grant}; grep -q :8000 {grant}"))
+        .unwrap();
+    let before = node.snapshot().unwrap();
+    let (command, stdin) = node.call("bridge", Verb::Add).pod(&pod).ifname("eth0").config(&bridge()).command().unwrap();
+    let mut add = node.spawn(&Place::Host, command).unwrap();
+    // Through /proc it is another open file: not blocking for us only.
+    let mut full = OpenOptions::new();
+    full.write(true).custom_flags(libc::O_NONBLOCK);
+    let mut full = full.open(format!("/proc/{}/fd/1", add.id())).unwrap();
+    while full.write(&[b' '; 4096]).is_ok() {}
+    drop(full);
+    add.stdin.take().unwrap().write_all(&stdin).unwrap();
+    let started = Instant::now();
+    while node.sh("grep -rqs '\"commit\"' /run/sandwire/journal/networks").is_err() {
+        assert!(started.elapsed() < Duration::from_secs(7), "the ADD does not get to its end");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    node.cni("bridge", Verb::Del, &pod, "eth0", &bridge()).unwrap().done().unwrap();
+    assert!(started.elapsed() < Duration::from_secs(8) && add.try_wait().unwrap().is_none(), "the ADD has ended");
+    let ended = loop {
+        if let Some(status) = add.try_wait().unwrap() {
+            break status;
+        }
+        assert!(started.elapsed() < Duration::from_secs(60), "the ADD does not end");
+        std::thread::sleep(Duration::from_millis(50));
+    };
+    assert_eq!(ended.code(), Some(1));
     node.snapshot().unwrap().assert_same_attachments(&before).unwrap();
 }
 
