@@ -17,8 +17,8 @@ fail() {
 # sha2_backend: the same traps, 14 us of them, to find out whether the processor has instructions for what is hashed here: names.
 # gcc: wasmtime has one C file, which calls nothing; cc-rs would look for a musl-gcc.
 # crt-static needs an explicit --target: without one it would apply to build scripts and procedural macros too.
-# The compiler's own lld: it takes the list of what a call uses (host/order), and packs the 12,000 relocations of a static-pie
-# into 3 KB instead of 300. The entry: host/sandwire/src/start.rs. SANDWIRE_SYMBOLS=yes keeps the symbols, for host/order/order.sh.
+# The compiler's own lld: it takes the list of what a call uses (host/order), and packs the 7,400 relocations of a static-pie
+# into 3 KB instead of 180. The entry: host/sandwire/src/start.rs. SANDWIRE_SYMBOLS=yes keeps the symbols, for host/order/order.sh.
 lld=$(rustc --print sysroot)/lib/rustlib/$(rustc -vV | sed -n 's/^host: //p')/bin/gcc-ld
 [ -x "$lld/ld.lld" ] || fail "this Rust has no lld of its own ($lld/ld.lld); install Rust 1.95 or newer with rustup"
 link=(-C "link-arg=-B$lld" -C link-arg=-fuse-ld=lld -C link-arg=-Wl,-z,pack-relative-relocs

@@ -302,12 +302,21 @@ mod tests {
     }
 
     #[test]
-    fn objects_go_from_thread_to_thread() {
-        // The test's own threads are not the owner; whoever is, what one made another may change and give back.
-        let made: Vec<String> = (0..2000).map(|n| "x".repeat(n)).collect();
-        let longer = std::thread::spawn(move || made.into_iter().map(|text| text + "y").collect::<Vec<_>>());
-        let longer = longer.join().unwrap();
-        assert!(longer.iter().enumerate().all(|(n, text)| text.len() == n + 1 && text.ends_with('y')));
+    fn another_thread_neither_takes_from_the_room_nor_gives_back() {
+        let other = std::thread::spawn(|| {
+            // The room's end, where no test comes.
+            let block = unsafe { THE_ROOM.0.get().cast::<u8>().add(ROOM - 64) };
+            unsafe { block.write_bytes(7, 64) };
+            let (old, new) = (Layout::from_size_align(64, 16).unwrap(), Layout::from_size_align(100, 16).unwrap());
+            let moved = unsafe { Heap.realloc(block, old, new.size()) };
+            assert!(!moved.is_null() && !Heap::is_in_room(moved));
+            let bytes = |of: *mut u8| unsafe { of.cast::<[u8; 64]>().read() };
+            assert_eq!(bytes(moved), [7; 64]);
+            unsafe { Heap.dealloc(moved, new) };
+            // What is given back begins with the address of the next.
+            assert_eq!(bytes(block), [7; 64]);
+        });
+        other.join().unwrap();
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! musl's begin every copy with `rep movsq` or byte by byte, 25 ns for the ten bytes of a name, and compare byte by byte; a
 //! call does thousands of both, 0.1 ms of an ADD. Here what is short, and nearly everything is, is a few loads and as many stores
-//! that may overlap each other: all is read before anything is written, so one function serves memcpy and memmove.
+//! that may overlap each other: of what is short all is read before anything is written, so one function serves memcpy and memmove.
 //!
 //! Nothing here may be a loop that copies or fills: the compiler would make a call of memcpy of it.
 

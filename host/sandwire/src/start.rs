@@ -1,6 +1,6 @@
 //! What is done before the C library starts.
 //!
-//! A position-independent program relocates its own tables of addresses (vtables, texts, places of panics), 12,000 of them on
+//! A position-independent program relocates its own tables of addresses (vtables, texts, places of panics), some 7,400 of them on
 //! 31 pages, before anything else. Each page is a copy of the file's, made at the first touch: a fault of its own, of which
 //! a third is the way into the kernel and back. One advice makes them all (MADV_POPULATE_WRITE); a kernel older than 5.14 refuses
 //! it, and each is a fault. host/build.sh makes this the entry.
