@@ -59,6 +59,33 @@ fn both_families_with_default_routes() {
     });
 }
 
+/// A neighbour that knows the address from the container that had it before. It takes no news of addresses that it does
+/// not know (arp_accept is 0), and the link is new to it.
+#[test]
+fn the_neighbours_are_told_where_an_address_lives_now() {
+    with_kernel(|kernel, _| {
+        let (host, pod) = pair(kernel, "veth1");
+        kernel.configure(host, &[address("10.1.2.1/24"), address("fd00:1::1/64")], &[]).unwrap();
+        for wanted in ["10.1.2.3", "fd00:1::3"] {
+            let text = ip(&format!("neigh replace {wanted} lladdr 02:00:00:00:00:99 dev veth1 nud stale"));
+            assert_eq!(text, "");
+        }
+        for key in ["ipv4/conf/eth0/arp_notify", "ipv6/conf/eth0/ndisc_notify"] {
+            kernel.write_sysctl(Netns::Container, key, "1").unwrap();
+        }
+        kernel.configure(pod, &[address("10.1.2.3/24"), address("fd00:1::3/64")], &[]).unwrap();
+        let mac = kernel.link_info(pod).unwrap().mac.unwrap().to_string();
+        for wanted in ["10.1.2.3", "fd00:1::3"] {
+            let known = || ip(&format!("neigh show {wanted} dev veth1"));
+            let told = (0..50).any(|_| {
+                std::thread::sleep(Duration::from_millis(20));
+                known().contains(&mac)
+            });
+            assert!(told, "{mac}: {}", known());
+        }
+    });
+}
+
 #[test]
 fn ipv6_is_enabled_where_it_was_disabled() {
     with_kernel(|kernel, _| {

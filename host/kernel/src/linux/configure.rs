@@ -1,25 +1,25 @@
 //! Bringing a link into service: as the reference's `ConfigureIface`, in one message exchange.
 
 use super::LinuxKernel;
-use super::socket::{Refusal, Request};
+use super::socket::Request;
 use super::{addresses, links, routes, sysctl};
 use crate::{AddressSpec, KernelError, LinkId, Outcome, RouteMode, RouteSpec};
 use netlink_packet_route::RouteNetlinkMessage;
-use nix::errno::Errno;
 use rtnetlink::LinkUnspec;
 
 pub(super) fn apply(kernel: &mut LinuxKernel, link: LinkId, wanted: &[AddressSpec], hops: &[RouteSpec]) -> Outcome<()> {
     if wanted.iter().any(|spec| spec.address.addr().is_ipv6()) {
         enable_ipv6(kernel, link)?;
     }
-    // Up before the addresses: a gateway is reachable only through a link that is up, and an IPv6 prefix route is
-    // refused on one that is down.
-    let mut requests = Vec::with_capacity(1 + wanted.len() + hops.len());
-    requests.push(Request::new(RouteNetlinkMessage::SetLink(LinkUnspec::new_with_index(link.index).up().build()), 0));
+    // Up after the addresses: it is at link-up that the kernel announces those that are there (arp_notify, ndisc_notify;
+    // `inetdev_event`, `ndisc_netdev_event`), and makes their prefix routes. Up before the routes, whose gateways are
+    // unreachable through a link that is down.
+    let mut requests = Vec::with_capacity(wanted.len() + 1 + hops.len());
     for spec in wanted {
         let message = addresses::message(link.index, spec)?;
         requests.push(Request::new(RouteNetlinkMessage::NewAddress(message), addresses::NEW));
     }
+    requests.push(Request::new(RouteNetlinkMessage::SetLink(LinkUnspec::new_with_index(link.index).up().build()), 0));
     for route in hops {
         let (message, flags) = routes::new(link.index, route, RouteMode::Append)?;
         requests.push(Request::new(message, flags));
@@ -32,14 +32,14 @@ pub(super) fn apply(kernel: &mut LinuxKernel, link: LinkId, wanted: &[AddressSpe
     // The first refusal is the cause; later ones follow from it.
     for (number, answer) in answers.into_iter().enumerate() {
         let Err(refusal) = answer else { continue };
-        let Some(number) = number.checked_sub(1) else {
-            let name = links::name_of(namespace, link.index);
-            return Err(refusal.into_error(format_args!("failed to set {name:?} UP")));
-        };
-        return Err(match (wanted.get(number), hops.get(number.wrapping_sub(wanted.len()))) {
+        let route = number.checked_sub(wanted.len() + 1).and_then(|number| hops.get(number));
+        return Err(match (wanted.get(number), route) {
             (Some(spec), _) => addresses::not_added(namespace, link.index, spec, refusal),
             (None, Some(route)) => routes::not_added(namespace, link.index, route, refusal),
-            (None, None) => Refusal::new(Errno::EIO).into_error("the kernel answered more than was asked"),
+            (None, None) => {
+                let name = links::name_of(namespace, link.index);
+                refusal.into_error(format_args!("failed to set {name:?} UP"))
+            }
         });
     }
     Ok(())
