@@ -1,4 +1,4 @@
-//! Which MAC the runtime asked for, by the three ways that CNI has.
+//! Which MAC the runtime asked for, by the three ways that CNI has, and in the three forms that Go's `net.ParseMAC` reads.
 
 use serde::Deserialize;
 
@@ -25,6 +25,15 @@ pub fn choose<'a>(runtime: &'a Requested, metadata: &'a Metadata, arguments: Opt
         .find(|mac| !mac.is_empty())
 }
 
+/// Whether two are the same address, in whatever form: `02:00:5e:10:00:ab`, `02-00-5E-10-00-AB`, `0200.5e10.00ab`.
+pub fn same(one: &str, other: &str) -> bool {
+    digits(one).eq(digits(other))
+}
+
+fn digits(mac: &str) -> impl Iterator<Item = u8> {
+    mac.bytes().filter(|byte| !b":-.".contains(byte)).map(|byte| byte.to_ascii_lowercase())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -39,5 +48,13 @@ mod tests {
         runtime.mac = "02:00:00:00:00:01".into();
         assert_eq!(choose(&runtime, &metadata, args), Some("02:00:00:00:00:01"));
         assert_eq!(choose(&Requested::default(), &Metadata::default(), None), None);
+    }
+
+    #[test]
+    fn the_form_makes_no_difference() {
+        for text in ["02:00:5e:10:00:ab", "02-00-5E-10-00-AB", "0200.5e10.00ab"] {
+            assert!(same(text, "02:00:5e:10:00:ab"), "{text}");
+            assert!(!same(text, "02:00:5e:10:00:ac"), "{text}");
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::host::namespaces::{Link, LinkInfo, Netns};
 use crate::host::{addresses, routes};
-use crate::{Failure, Interface, IpConfig, OrFail, Route};
+use crate::{Failure, Interface, IpConfig, OrFail, Route, mac};
 
 /// `RT_TABLE_MAIN`.
 const MAIN: u32 = 254;
@@ -41,9 +41,9 @@ pub fn interface(netns: &Netns, expected: &Interface, place: Place) -> Result<(L
     Ok((link, info))
 }
 
-/// Whether a link has the MAC that the result says, if it says one. Case does not matter.
+/// Whether a link has the MAC that the result says, if it says one, in whatever form.
 pub fn mac_matches(expected: &Interface, info: &LinkInfo) -> bool {
-    expected.mac.as_ref().is_none_or(|mac| mac.eq_ignore_ascii_case(&info.mac))
+    expected.mac.as_ref().is_none_or(|wanted| mac::same(wanted, &info.mac))
 }
 
 /// Whether each address is on the interface and its network has a route.

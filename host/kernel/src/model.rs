@@ -71,16 +71,18 @@ impl TryFrom<String> for Mac {
 impl FromStr for Mac {
     type Err = KernelError;
 
-    /// Six groups of two hex digits, separated by `:` or `-`.
+    /// As Go's `net.ParseMAC`: six groups of two hex digits between `:` or `-`, or three of four between `.`.
     fn from_str(text: &str) -> Result<Self, KernelError> {
         let bad = || KernelError::Invalid(format!("{text:?} is no MAC address; it looks like 0a:58:0a:01:02:03"));
-        let mut bytes = [0u8; 6];
-        let mut groups = text.split([':', '-']);
-        for byte in &mut bytes {
-            let group = groups.next().filter(|g| g.len() == 2).ok_or_else(bad)?;
-            *byte = u8::from_str_radix(group, 16).map_err(|_| bad())?;
+        let (separators, length): (&[char], _) = if text.contains('.') { (&['.'], 4) } else { (&[':', '-'], 2) };
+        let groups: Vec<&str> = text.split(separators).collect();
+        // `from_str_radix` takes a sign.
+        let hex = |group: &&str| group.len() == length && group.bytes().all(|digit| digit.is_ascii_hexdigit());
+        if groups.len() * length != 12 || !groups.iter().all(hex) {
+            return Err(bad());
         }
-        if groups.next().is_some() { Err(bad()) } else { Ok(Self(bytes)) }
+        let [_, _, bytes @ ..] = u64::from_str_radix(&groups.concat(), 16).map_err(|_| bad())?.to_be_bytes();
+        Ok(Self(bytes))
     }
 }
 

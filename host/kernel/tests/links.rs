@@ -12,6 +12,34 @@ fn not_found<T: std::fmt::Debug>(result: Outcome<T>) {
     assert!(matches!(result, Err(KernelError::NotFound(_))), "{result:?}");
 }
 
+/// As Go's `net.ParseMAC`, by which the reference reads them.
+#[test]
+fn macs_in_every_form() {
+    for text in ["02:00:5e:10:00:ab", "02-00-5E-10-00-AB", "0200.5e10.00ab", "0200.5E10.00AB"] {
+        assert_eq!(text.parse::<Mac>().unwrap().to_string(), "02:00:5e:10:00:ab", "{text}");
+    }
+    for text in [
+        "",
+        "02005e1000ab",
+        "0200.5e10",
+        "0200.5e10.00a",
+        "0200.5e10.00ab.",
+        "0200.5e10.00ab.0000",
+        "02.00.5e.10.00.ab",
+        "0200:5e10:00ab",
+        "02:00:5e:10:00",
+        "02:00:5e:10:00:ab:00:00",
+        "+2:00:5e:10:00:ab",
+        "02:00:5e:10:00:xy",
+    ] {
+        let error = text.parse::<Mac>().unwrap_err();
+        assert!(
+            matches!(&error, KernelError::Invalid(told) if told.contains("is no MAC address")),
+            "{text}: {error:?}"
+        );
+    }
+}
+
 #[test]
 fn a_pair_across_namespaces_is_made_whole() {
     with_kernel(|kernel, _| {

@@ -2,7 +2,7 @@
 
 use crate::config::Config;
 use crate::{Tuning, sysctls};
-use sandwire_plugin::{Call, Check, Failure, host};
+use sandwire_plugin::{Call, Check, Failure, host, mac};
 
 impl Check for Tuning {
     fn check(call: &Call) -> Result<(), Failure> {
@@ -23,10 +23,10 @@ impl Check for Tuning {
                     .concat(),
             ))
         };
-        if let Some(mac) = &config.mac
-            && !mac.replace('-', ":").eq_ignore_ascii_case(&info.mac)
+        if let Some(wanted) = &config.mac
+            && !mac::same(wanted, &info.mac)
         {
-            return differs("Ethernet", mac, &info.mac);
+            return differs("Ethernet", wanted, &info.mac);
         }
         // Only if it is asked for: whoever listens on the interface (tcpdump) sets it too.
         if config.promisc && info.fact("promisc") != Some("true") {
