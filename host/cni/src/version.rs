@@ -70,6 +70,18 @@ impl Version {
         Self::ALL.into_iter().find(|version| version.as_str() == text)
     }
 
+    /// What the plugin of this name speaks: all, but for those of the reference's that begin later (the
+    /// `VersionsStartingFrom` of their `main`).
+    pub fn spoken_by(plugin: &str) -> &'static [Self] {
+        let all: &'static [Self] = &Self::ALL;
+        let oldest = match plugin {
+            "bandwidth" => Self::V030,
+            "firewall" => Self::V040,
+            _ => return all,
+        };
+        all.iter().position(|version| *version == oldest).and_then(|at| all.get(at..)).unwrap_or(all)
+    }
+
     /// Which results it understands.
     pub const fn family(self) -> Family {
         match self {
@@ -177,6 +189,16 @@ mod tests {
         let error = Version::check("", &[Version::V040, Version::V100]).unwrap_err();
         assert_eq!(error.details, r#"config is "0.1.0", plugin supports ["0.4.0" "1.0.0"]"#);
         assert_eq!(Version::check("", &Version::ALL).unwrap(), Version::V010);
+    }
+
+    #[test]
+    fn some_plugins_begin_later() {
+        assert_eq!(Version::spoken_by("bridge"), Version::ALL);
+        assert_eq!(Version::spoken_by("bandwidth"), &Version::ALL[2..]);
+        assert_eq!(Version::spoken_by("firewall"), [Version::V040, Version::V100, Version::V110]);
+        let error = Version::check("0.2.0", Version::spoken_by("bandwidth")).unwrap_err();
+        let details = r#"config is "0.2.0", plugin supports ["0.3.0" "0.3.1" "0.4.0" "1.0.0" "1.1.0"]"#;
+        assert_eq!((error.code, error.details.as_str()), (1, details));
     }
 
     #[test]

@@ -11,7 +11,7 @@ mod memory;
 mod start;
 
 use nix::errno::Errno;
-use sandwire_cni::{Environment, Error, Invocation, Version, code, version_answer};
+use sandwire_cni::{Command, Environment, Error, Invocation, Version, code, version_answer};
 use std::io::{Read, Write};
 use std::process::ExitCode;
 
@@ -60,21 +60,27 @@ fn refuse(error: &Error) -> ExitCode {
 /// The text for stdout.
 fn serve() -> Result<String, Error> {
     let variable = |name: &str| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned());
+    let called_as = called_as();
     let Some(environment) = Environment::read(variable)? else {
-        about();
+        about(Version::spoken_by(&called_as));
         return Ok(String::new());
     };
-    let called_as = called_as();
-    if environment.command == sandwire_cni::Command::Version {
-        // VERSION names no plugin and may come with an environment of dummies: nothing is looked up for it.
-        return Ok(version_answer(&Version::ALL));
+    if environment.command == Command::Version {
+        // VERSION may come with an environment of dummies: nothing but the name is looked at for it.
+        return Ok(version_answer(Version::spoken_by(&called_as)));
     }
     heap::prepare(environment.command);
-    let call = Invocation::read(environment, &stdin()?)?;
+    // Whatever the configuration says by now, its containers are deleted.
+    let any = environment.command == Command::Del;
+    let spoken = |plugin: &str| -> &[Version] { if any { &Version::ALL } else { Version::spoken_by(plugin) } };
+    let call = Invocation::read_for(environment, &stdin()?, spoken(&called_as))?;
     let plugin = match called_as.as_str() {
         // Only under its own name does `type` decide: an address manager gets its parent's configuration, with its
         // parent's type (specification, section 4).
-        "sandwire" => call.config.plugin_type.clone(),
+        "sandwire" => {
+            Version::check(call.config.version.as_str(), spoken(&call.config.plugin_type))?;
+            call.config.plugin_type.clone()
+        }
         name => name.to_owned(),
     };
     let variables: Vec<(String, String)> = std::env::vars_os()
@@ -106,8 +112,8 @@ fn stdin() -> Result<Vec<u8>, Error> {
 }
 
 /// What the reference's plugins say to somebody who runs them by hand.
-fn about() {
-    let versions: Vec<&str> = Version::ALL.iter().map(|version| version.as_str()).collect();
+fn about(spoken: &[Version]) {
+    let versions: Vec<&str> = spoken.iter().map(|version| version.as_str()).collect();
     let _ = writeln!(
         std::io::stderr(),
         "sandwire {}: runs CNI plugins as sandboxed components\nCNI protocol versions supported: {}",

@@ -1,20 +1,17 @@
 //! The keys of the firewall plugin.
 
-use sandwire_plugin::{Failure, OrFail, code};
+use sandwire_plugin::{Failure, OrFail};
 use serde::Deserialize;
 
 /// The reference's default, and the only chain of an administrator that is looked for.
 const ADMIN_CHAIN: &str = "CNI-ADMIN";
 /// The zone of firewalld that accepts everything.
 const ZONE: &str = "trusted";
-/// What the reference supports.
-const VERSIONS: [&str; 3] = ["0.4.0", "1.0.0", "1.1.0"];
 
 /// The network configuration. Defaults are the reference's.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase", rename = "FirewallNetConf")]
 struct Keys {
-    cni_version: String,
     backend: String,
     iptables_admin_chain_name: String,
     firewalld_zone: String,
@@ -50,11 +47,6 @@ impl Config {
     /// The configuration of a network; errors have the reference's texts.
     pub(crate) fn load(text: &str) -> Result<Self, Failure> {
         let keys: Keys = sandwire_plugin::parse(text).or_fail("failed to load netconf")?;
-        if !VERSIONS.contains(&keys.cni_version.as_str()) {
-            let version = if keys.cni_version.is_empty() { "0.1.0" } else { &keys.cni_version };
-            return Err(Failure::new(code::INCOMPATIBLE_VERSION, "incompatible CNI versions")
-                .with_details(format!("config is \"{version}\", plugin supports [\"{}\"]", VERSIONS.join("\" \""))));
-        }
         let ingress_policy = match keys.ingress_policy.as_str() {
             "" | "open" => IngressPolicy::Open,
             "same-bridge" => IngressPolicy::SameBridge,
@@ -112,13 +104,5 @@ mod tests {
         assert!(load(r#","iptablesAdminChainName":"MINE","backend":"firewalld""#).is_ok());
         assert!(load(r#","firewalldZone":"internal""#).is_ok());
         assert!(load(r#","firewalldZone":"internal","backend":"firewalld""#).is_err());
-    }
-
-    #[test]
-    fn older_versions_are_none_of_the_references() {
-        for version in ["", "0.1.0", "0.3.1"] {
-            let failure = Config::load(&format!(r#"{{"cniVersion":"{version}"}}"#)).unwrap_err();
-            assert_eq!((failure.code, failure.msg.as_str()), (1, "incompatible CNI versions"));
-        }
     }
 }
