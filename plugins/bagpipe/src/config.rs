@@ -30,6 +30,7 @@ struct Written {
     mtu: Option<Number>,
     vni: Option<Number>,
     ipam: Ipam,
+    #[serde(deserialize_with = "Dns::said")]
     dns: Option<Dns>,
 }
 
@@ -92,7 +93,7 @@ impl Written {
             mtu: within("mtu", self.mtu.filter(|number| number.0 != "0"), 68, 65_535)?,
             vni: within("vni", self.vni, 1, (1 << 24) - 1)?,
             ipam: self.ipam,
-            dns: self.dns.filter(|dns| !dns.is_empty()),
+            dns: self.dns,
         })
     }
 }
@@ -192,6 +193,13 @@ mod tests {
             let failure = read(&format!("{rt},{extra}")).unwrap_err();
             assert!(failure.code == 7 && failure.msg.starts_with(key), "{extra}: {}", failure.msg);
         }
+    }
+
+    #[test]
+    fn an_empty_list_of_name_servers_switches_address_managements_off() {
+        let dns = |dns: &str| read(&format!(r#","importrt":"1:1","exportrt":"1:1","dns":{dns}"#)).unwrap().dns;
+        assert_eq!(dns(r#"{"nameservers":[]}"#), Some(Dns::default()));
+        assert_eq!((dns("{}"), dns("null")), (None, None));
     }
 
     #[test]

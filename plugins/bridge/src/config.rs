@@ -27,7 +27,8 @@ pub(crate) struct Config {
     pub(crate) disable_container_interface: bool,
     pub(crate) port_isolation: bool,
     pub(crate) ipam: Ipam,
-    pub(crate) dns: Dns,
+    #[serde(deserialize_with = "Dns::said")]
+    pub(crate) dns: Option<Dns>,
     runtime_config: mac::Requested,
     args: mac::Metadata,
 }
@@ -52,7 +53,7 @@ impl Default for Config {
             disable_container_interface: false,
             port_isolation: false,
             ipam: Ipam::default(),
-            dns: Dns::default(),
+            dns: None,
             runtime_config: mac::Requested::default(),
             args: mac::Metadata::default(),
         }

@@ -13,7 +13,8 @@ pub(crate) struct Config {
     #[serde(rename = "enabledad")]
     pub(crate) enable_dad: bool,
     pub(crate) ipam: Ipam,
-    pub(crate) dns: Dns,
+    #[serde(deserialize_with = "Dns::said")]
+    pub(crate) dns: Option<Dns>,
 }
 
 impl Config {

@@ -150,12 +150,10 @@ impl CniResult {
         self
     }
 
-    /// The same with `dns` instead of its own, unless `dns` says nothing.
+    /// The same with `dns` instead of its own, if there is one: what [`Dns::said`] reads.
     #[must_use]
-    pub fn with_dns(mut self, dns: Dns) -> Self {
-        if !dns.is_empty() {
-            self.dns = dns;
-        }
+    pub fn with_dns(mut self, dns: Option<Dns>) -> Self {
+        self.dns = dns.unwrap_or(self.dns);
         self
     }
 
@@ -265,6 +263,28 @@ impl Dns {
     /// Whether it says nothing.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
+    }
+
+    /// The key `dns` of a configuration (`deserialize_with`): none if it says nothing, and address management's counts.
+    ///
+    /// A list that is there says something though it is empty: so an operator switches address management's off (the
+    /// reference's `dnsConfSet`, which looks for nil).
+    ///
+    /// # Errors
+    /// What does not fit.
+    pub fn said<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Self>, D::Error> {
+        #[derive(Default, Deserialize)]
+        #[serde(default, rename = "types.DNS")]
+        struct Said {
+            nameservers: Option<Vec<String>>,
+            domain: String,
+            search: Option<Vec<String>>,
+            options: Option<Vec<String>>,
+        }
+        let Said { nameservers, domain, search, options } = Said::deserialize(deserializer)?;
+        let silent = domain.is_empty() && [&nameservers, &search, &options].into_iter().all(Option::is_none);
+        let [nameservers, search, options] = [nameservers, search, options].map(Option::unwrap_or_default);
+        Ok(Some(Self { nameservers, domain, search, options }).filter(|_| !silent))
     }
 }
 

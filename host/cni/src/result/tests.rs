@@ -25,12 +25,33 @@ fn reference() -> CniResult {
         .with_ip(IpConfig::new(net("abcd:1234:ffff::cdde/64")).with_gateway(ip("abcd:1234:ffff::1")).on_interface(0))
         .with_route(Route::new(net("15.5.6.0/24")).via(ip("15.5.6.8")))
         .with_route(Route::new(net("1111:dddd::/80")).via(ip("1111:dddd::aaaa")))
-        .with_dns(Dns {
+        .with_dns(Some(Dns {
             nameservers: vec!["1.2.3.4".to_owned(), "1::cafe".to_owned()],
             domain: "acompany.com".to_owned(),
             search: vec!["somedomain.com".to_owned(), "otherdomain.net".to_owned()],
             options: vec!["foo".to_owned(), "bar".to_owned()],
-        })
+        }))
+}
+
+#[test]
+fn an_empty_list_overrides_the_dns_of_address_management() {
+    #[derive(Default, Deserialize)]
+    #[serde(default, rename = "NetConf")]
+    struct Config {
+        #[serde(deserialize_with = "Dns::said")]
+        dns: Option<Dns>,
+    }
+    let of = |dns: &str| reference().with_dns(go_json::from_str::<Config>(dns).unwrap().dns).dns;
+    for silent in ["{}", r#"{"dns": null}"#, r#"{"dns": {}}"#, r#"{"dns": {"nameservers": null, "domain": ""}}"#] {
+        assert_eq!(of(silent), reference().dns, "{silent}");
+    }
+    for empty in [r#"{"dns": {"nameservers": []}}"#, r#"{"dns": {"search": []}}"#, r#"{"DNS": {"Options": []}}"#] {
+        assert_eq!(of(empty), Dns::default(), "{empty}");
+    }
+    assert_eq!(of(r#"{"dns": {"domain": "a.example"}}"#), Dns { domain: "a.example".to_owned(), ..Dns::default() });
+    let error = go_json::from_str::<Config>(r#"{"dns": {"nameservers": "192.0.2.53"}}"#).err().unwrap();
+    let text = "json: cannot unmarshal string into Go struct field DNS.dns.nameservers of type array";
+    assert_eq!(error.to_string(), text);
 }
 
 #[test]
