@@ -55,21 +55,24 @@ impl Plugin for HostLocal {
 }
 
 impl Check for HostLocal {
+    /// The reference takes any address (`FindByID`). Here there has to be one of each range set that the container has an
+    /// address of, by prevResult: sets may have been added or changed since ADD.
     fn check(call: &Call) -> Result<(), Failure> {
         let config = Config::load(call.config_text(), None)?;
-        let held: Vec<IpAddr> = leases::open(config.data_dir.as_deref())?
-            .held()?
-            .iter()
-            .filter_map(|lease| lease.address.parse().ok())
-            .collect();
+        let held = leases::open(config.data_dir.as_deref())?.held()?;
+        let id = call.container_id();
         if held.is_empty() {
-            let id = call.container_id();
             return Err(Failure::internal(format!("host-local: Failed to find address added by container {id}")));
         }
-        let lost = config.ranges.iter().find(|set| !held.iter().any(|ip| set.contains(*ip)));
-        lost.map_or(Ok(()), |set| {
-            let id = call.container_id();
-            Err(Failure::internal(format!("host-local: container {id} has no address in range set {set} any more")))
+        let held: Vec<IpAddr> = held.iter().filter_map(|lease| lease.address.parse().ok()).collect();
+        let is_lost = |ip: &IpAddr| {
+            let set = config.ranges.iter().find(|set| set.contains(*ip));
+            set.is_some_and(|set| !held.iter().any(|held| set.contains(*held)))
+        };
+        let given = call.prev_result()?.map(|result| result.ips).unwrap_or_default();
+        let lost = given.iter().map(|ip| ip.address.addr()).find(is_lost);
+        lost.map_or(Ok(()), |ip| {
+            Err(Failure::internal(format!("host-local: {ip} is not leased to container {id} any more")))
         })
     }
 }

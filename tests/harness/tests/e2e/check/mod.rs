@@ -165,7 +165,7 @@ const LEASES: [Row; 2] = [
         "rm /var/lib/cni/networks/mynet/*:* /var/lib/cni/networks/mynet/10.*",
         "Failed to find address added by container pod-a",
     ),
-    host("no lease of one range", "rm /var/lib/cni/networks/mynet/*:*", "has no address in range set fd00:1:2::"),
+    host("no lease of one range", "rm /var/lib/cni/networks/mynet/*:*", "is not leased to container pod-a any more"),
 ];
 
 /// Of an interface with an address of each family, a default route and one by 10.1.2.7.
