@@ -218,6 +218,53 @@ fn a_full_disk_loses_no_lease() {
     });
 }
 
+/// The node's tmpfs is full, whoever filled it: what is undone counts, and the file goes.
+#[test]
+fn a_full_disk_keeps_no_journal() {
+    use sandwire_state::journal::{Attachment, Journal, Undo};
+    let temporary = tempfile::tempdir().unwrap();
+    let root = temporary.path();
+    with_tmpfs(root, "size=64k", || {
+        let attachment = Attachment { network: "net".into(), container_id: "a".into(), ifname: "eth0".into() };
+        let undo = Undo::Shared { what: "a bridge".into(), held: None };
+        let mut journal = Journal::open(root, &attachment).unwrap();
+        journal.begin("ADD", "bridge").unwrap();
+        let ids = [0; 2].map(|_| journal.intend("bridge", &undo).unwrap());
+        journal.commit(&serde_json::json!({"netns": ""})).unwrap();
+        drop(journal);
+        // Up to the last byte of the journal's own page.
+        let mut fill = std::fs::File::create(root.join("fill")).unwrap();
+        while std::io::Write::write(&mut fill, &[0; 4096]).is_ok() {}
+        let mut journal = Journal::open(root, &attachment).unwrap();
+        journal.begin("DEL", &"x".repeat(5000)).unwrap();
+        for id in ids {
+            let error = journal.undone(id).unwrap_err().to_string();
+            assert!(error.contains("No space left on device"), "{error}");
+        }
+        assert!(journal.remove_if_empty().unwrap());
+        assert_eq!(sandwire_state::journal::list(root, None).unwrap(), []);
+    });
+}
+
+/// One call can't fill it.
+#[test]
+fn a_journal_has_an_end() {
+    use sandwire_state::StateError;
+    use sandwire_state::journal::{Attachment, Journal, Undo};
+    let temporary = tempfile::tempdir().unwrap();
+    let attachment = Attachment { network: "net".into(), container_id: "a".into(), ifname: "eth0".into() };
+    let mut journal = Journal::open(temporary.path(), &attachment).unwrap();
+    journal.begin("ADD", "bridge").unwrap();
+    let undo = Undo::Shared { what: "x".repeat(400 << 10), held: None };
+    let written = (0..20).take_while(|_| journal.intend("bridge", &undo).is_ok()).count();
+    assert_eq!(written, 10);
+    assert!(matches!(journal.intend("bridge", &undo), Err(StateError::Exhausted(_))));
+    // What it has begun it can still end, and small things still fit.
+    let small = journal.intend("bridge", &Undo::Shared { what: "y".into(), held: None }).unwrap();
+    journal.done(small, None).unwrap();
+    assert_eq!(journal.pending().len(), 11);
+}
+
 #[test]
 fn a_read_only_file_system_says_so() {
     let (_temporary, directory, index) = place();

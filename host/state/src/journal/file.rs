@@ -46,6 +46,9 @@ pub(super) enum Line<'a> {
     },
 }
 
+/// What one call may write down to do. Mostly it is 2 KB; a pod that publishes 4,000 ports takes 1 MB.
+const MOST_BYTES: u64 = 4 << 20;
+
 /// One call.
 #[derive(Debug)]
 struct Call {
@@ -207,8 +210,30 @@ impl JournalFile {
 
     /// Appends a line, after the ones that wait, by one write. A write that fails leaves the file as it was.
     pub(super) fn write(&mut self, line: &Line<'_>) -> Outcome<()> {
+        self.write_if(line, |_| Ok(()))
+    }
+
+    /// The same for what a call is about to do, of which it can't write without end: the journals of all attachments share a
+    /// tmpfs, and what fills it keeps others from being attached.
+    ///
+    /// # Errors
+    /// `Exhausted` for more than [`MOST_BYTES`] since `begin`.
+    pub(super) fn write_intent(&mut self, line: &Line<'_>) -> Outcome<()> {
+        self.write_if(line, |journal| {
+            let began = journal.call.as_ref().map_or(journal.length, |(length, _)| *length);
+            let written = journal.length.saturating_sub(began) + journal.waiting.len() as u64;
+            match written > MOST_BYTES {
+                true => Err(StateError::Exhausted(format!(
+                    "too much for one call: how to undo it would take {written} bytes of the journal, and may take {MOST_BYTES}"
+                ))),
+                false => Ok(()),
+            }
+        })
+    }
+
+    fn write_if(&mut self, line: &Line<'_>, may: impl FnOnce(&Self) -> Outcome<()>) -> Outcome<()> {
         let before = self.waiting.len();
-        let written = self.queue(line).and_then(|()| self.append());
+        let written = self.queue(line).and_then(|()| may(self)).and_then(|()| self.append());
         match written {
             Ok(()) => self.waiting.clear(),
             // What waited goes out with the next one.

@@ -129,7 +129,9 @@ impl Journal {
     /// Writes down what is about to be done, by how to undo it; its number. Not to be done when this fails.
     pub fn intend(&mut self, plugin: &str, undo: &Undo) -> Outcome<u64> {
         let id = self.content.last_id + 1;
-        self.record(|| Line::Intend { id, plugin: Cow::Borrowed(plugin), undo: Cow::Borrowed(undo) })?;
+        let line = || Line::Intend { id, plugin: Cow::Borrowed(plugin), undo: Cow::Borrowed(undo) };
+        self.file.write_intent(&line())?;
+        self.content.apply(line());
         Ok(id)
     }
 
@@ -147,6 +149,10 @@ impl Journal {
 
     /// It is undone, or never happened. When nothing that this call did is left, neither is what it wrote: an ADD that
     /// fails leaves the journal of an attachment as it was.
+    ///
+    /// # Errors
+    /// It could not be written. It counts as undone all the same: when nothing else is left the file goes, for which a full
+    /// disk needs no room, and who finds the line again undoes it once more, which does nothing.
     pub fn undone(&mut self, id: u64) -> Outcome<()> {
         self.known(id)?;
         if self.file.has_begun() && !self.meddled && self.content.is_all_of_call(id) {
@@ -154,7 +160,9 @@ impl Journal {
             self.content.apply(Line::Undone { id });
             return Ok(());
         }
-        self.record(|| Line::Undone { id })
+        let written = self.file.write(&Line::Undone { id });
+        self.content.apply(Line::Undone { id });
+        written
     }
 
     /// Several at once, in GC. Writes nothing when nothing is left of the whole journal: `remove_if_empty` comes next, and

@@ -84,6 +84,9 @@ pub enum Undo {
         to: Side,
         /// The name it had there.
         former_name: String,
+        /// Its index where it is now, once known.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        index: Option<u32>,
     },
     /// Give a link the master that it had.
     SetMaster {
@@ -247,7 +250,9 @@ impl Undo {
     /// Index and name of the link that it is about, once the index is known.
     pub fn link(&self) -> Option<(u32, &str)> {
         match self {
-            Self::DeleteLink { index, name, .. } => index.map(|index| (index, name.as_str())),
+            Self::DeleteLink { index, name, .. } | Self::MoveLink { index, name, .. } => {
+                index.map(|index| (index, name.as_str()))
+            }
             Self::RestoreLink { index, name, .. }
             | Self::SetMaster { index, name, .. }
             | Self::RemoveAddress { index, name, .. }
