@@ -23,14 +23,18 @@ pub struct Grant {
     pub limits: Limits,
     /// Links of the host's namespace that are not the attachment's own.
     pub links: LinkRules,
-    /// Patterns of sysctl keys beyond those of its own interface, "ipv4/ip_forward".
+    /// Patterns of sysctl keys beyond those of its own interface, "ipv4/ip_forward"; "KEY=VALUE" for one value alone.
     pub sysctls: Vec<String>,
     /// Endpoints it may call, by name, with where they are.
     pub endpoints: BTreeMap<String, Endpoint>,
-    /// Patterns of plugin types it may run as delegates.
+    /// Patterns of plugin types it may run as delegates. A pattern stands for address managers only; others are named.
     pub delegates: Vec<String>,
     /// Patterns of native (not ours) plugin types among them that may be executed.
     pub native_delegates: Vec<String>,
+    /// Whether addresses that it decides itself count as the attachment's: in its result, and by the configuration that it
+    /// gives to a delegate.
+    #[serde(default)]
+    pub own_addresses: bool,
     /// Patterns of directories that a configuration's `dataDir` may name beside the default.
     pub data_dirs: Vec<String>,
     /// Files it may read: policy's name, or the path itself, to path.
@@ -40,13 +44,41 @@ pub struct Grant {
     pub refused: Option<String>,
 }
 
+/// What a sysctl of the node may be set to when the policy says nothing else.
+pub const ENABLED: &str = "1";
+
+impl Grant {
+    /// Whether it may give a sysctl of the node this value. "all" and "default" belong to every link: a pattern is not meant to
+    /// be them.
+    pub fn may_ensure(&self, key: &str, value: &str) -> bool {
+        let of_all = key.split('/').any(|part| part == "all" || part == "default");
+        self.sysctls.iter().any(|entry| {
+            let (pattern, allowed) = entry.split_once('=').unwrap_or((entry, ENABLED));
+            allowed == value && (pattern == key || (!of_all && matches_any(&[pattern], key)))
+        })
+    }
+
+    /// Whether it may give a sysctl of the container this value.
+    pub fn may_write(&self, key: &str, value: &str) -> bool {
+        self.sysctls.iter().any(|entry| {
+            let (pattern, allowed) = entry.split_once('=').unwrap_or((entry, value));
+            allowed == value && matches_any(&[pattern], key)
+        })
+    }
+
+    /// Whether it may run a plugin as its delegate. `is_ipam`: the configuration names it as the address manager.
+    pub fn may_delegate(&self, plugin: &str, is_ipam: bool) -> bool {
+        self.delegates.iter().any(|entry| entry == plugin || (is_ipam && matches_any(&[entry], plugin)))
+    }
+}
+
 /// Limits of one call of one component. A delegate has its own.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
     /// Milliseconds from the start of the process to the error; whatever was done is undone after it.
     pub deadline_ms: u64,
-    /// Bytes of each linear memory.
+    /// Bytes of all its linear memories together.
     pub memory_bytes: usize,
     /// Core instances, memories and tables of the component (componentize-py needs 64 instances or more).
     pub instances: usize,
@@ -75,7 +107,7 @@ impl Default for Limits {
 }
 
 /// Patterns of link names in the host's namespace. `*` stands for any run of characters, `?` for one.
-/// Each right includes the ones before it.
+/// `use` includes `see`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LinkRules {
@@ -84,7 +116,7 @@ pub struct LinkRules {
     /// May be a master or parent; also links of the container, which a plugin sees anyway.
     #[serde(rename = "use")]
     pub use_: Vec<String>,
-    /// May be changed (through `shared` only when it is a bridge).
+    /// May be changed, if it is a bridge or the port of a bridge's VLAN; anything else of these names may be looked at.
     pub change: Vec<String>,
 }
 
@@ -148,6 +180,37 @@ fn matches(pattern: &[u8], name: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn grant(sysctls: &[&str], delegates: &[&str]) -> Grant {
+        let text = serde_json::json!({"plugin": "p", "digest": "", "compiled": "", "wasmtime": "", "imports": [], "wasi": false,
+            "limits": {}, "links": {}, "sysctls": sysctls, "endpoints": {}, "delegates": delegates, "native_delegates": [],
+            "data_dirs": [], "files": {}, "refused": null});
+        serde_json::from_value(text).unwrap()
+    }
+
+    #[test]
+    fn sysctls_of_the_node_are_switched_on_unless_the_policy_says_more() {
+        let grant = grant(&["ipv4/ip_forward", "ipv4/conf/*/route_localnet", "ipv4/conf/all/rp_filter=0"], &[]);
+        for (key, value, wanted) in [
+            ("ipv4/ip_forward", "1", true),
+            ("ipv4/ip_forward", "0", false),
+            ("ipv4/conf/cni0/route_localnet", "1", true),
+            ("ipv4/conf/all/route_localnet", "1", false),
+            ("ipv4/conf/default/route_localnet", "1", false),
+            ("ipv4/conf/all/rp_filter", "0", true),
+            ("ipv4/conf/all/rp_filter", "1", false),
+        ] {
+            assert_eq!(grant.may_ensure(key, value), wanted, "{key} = {value}");
+        }
+        assert!(grant.may_write("ipv4/ip_forward", "0") && !grant.may_write("ipv4/conf/all/rp_filter", "2"));
+    }
+
+    #[test]
+    fn a_pattern_of_delegates_stands_for_address_managers() {
+        let grant = grant(&[], &["*", "tuning"]);
+        assert!(grant.may_delegate("host-local", true) && grant.may_delegate("tuning", false));
+        assert!(!grant.may_delegate("macvlan", false));
+    }
 
     #[test]
     fn patterns() {

@@ -12,6 +12,10 @@ use sandwire_state::journal::Undo;
 /// delegates to itself.
 const DEEPEST: usize = 4;
 
+/// More than any real plugin runs in one call. The memory of each that has run is bounded, but what the host keeps of it goes
+/// with the process only.
+const MOST_RUNS: usize = 16;
+
 /// Runs `verb` of `plugin` with `config`; ADD's answer is the result in the newest shape.
 ///
 /// # Errors
@@ -32,7 +36,10 @@ pub(crate) fn run(
         Err(error) => return (session, Err(error)),
     };
     session.depth += 1;
+    session.delegated += 1;
     let depth = session.depth;
+    // Whoever else answers with addresses is no address manager: the attachment does not hold them for that.
+    let is_ipam = config.ipam_type.as_deref() == Some(plugin);
     let (mut session, answer) = match found {
         Found::Ours => in_process(session, verb, plugin, &config),
         Found::Native(_) => {
@@ -42,6 +49,7 @@ pub(crate) fn run(
     };
     session.depth = depth - 1;
     if verb == Command::Add
+        && is_ipam
         && let Ok(text) = &answer
         && let Ok(result) = CniResult::parse(text, Version::V110)
     {
@@ -51,7 +59,7 @@ pub(crate) fn run(
 }
 
 fn check(session: &Session, parent: &Grant, verb: Command, plugin: &str, config: &str) -> Result<NetworkConfig, Error> {
-    if !matches_any(&parent.delegates, plugin) {
+    if !parent.may_delegate(plugin, session.given.has_ipam(plugin)) {
         return Err(Error {
             code: code::POLICY_DENIED,
             msg: format!("plugin {:?} may not run plugin {plugin:?} as its delegate", parent.plugin),
@@ -68,8 +76,28 @@ fn check(session: &Session, parent: &Grant, verb: Command, plugin: &str, config:
             DEEPEST + 1
         )));
     }
+    if session.delegated >= MOST_RUNS {
+        return Err(Error {
+            code: code::LIMIT,
+            msg: format!("plugin {:?} runs more than {MOST_RUNS} delegates", parent.plugin),
+            details: "this is a bug of the plugin".into(),
+        });
+    }
     if session.only_looks() && verb != session.subject.verb {
         return Err(Error::internal(format!("{verb} of a delegate in {}", session.subject.verb)));
+    }
+    // Which addresses there are, which file has the leases, which host ports lead to the pod: the configuration says, and a
+    // plugin that could write another one would hold whatever it likes.
+    if !parent.own_addresses && !session.given.is(config) {
+        return Err(Error {
+            code: code::POLICY_DENIED,
+            msg: format!("plugin {:?} may not run {plugin:?} with a configuration of its own", parent.plugin),
+            details: format!(
+                "it may hand on the one that it was given; a plugin that writes its delegates' configurations, and so decides which addresses a pod has, needs  own_addresses = true  under [plugins.{}] in {}, then run: sandwirectl apply",
+                parent.plugin,
+                paths::POLICY
+            ),
+        });
     }
     let config = NetworkConfig::parse(config.as_bytes(), verb)?;
     // A plugin must not reach into another network through a native delegate's own reading of the configuration.
@@ -131,6 +159,14 @@ fn native(
             ),
         });
     }
+    match &session.native {
+        Some(runner) => runner.permit(plugin, verb.as_str())?,
+        None => {
+            return Err(Error::internal(format!(
+                "native plugin {plugin:?} can't be executed any more: only the one that \"ipam\" names in the configuration can"
+            )));
+        }
+    }
     let ifname = session.subject.attachment.ifname.clone();
     let text = config.text().to_owned();
     let undo = Undo::Delegate { plugin: plugin.to_owned(), config: text.clone(), ifname: ifname.clone() };
@@ -139,13 +175,13 @@ fn native(
         _ => None,
     };
     let deadline = session.deadline;
-    let Some(runner) = &mut session.native else {
-        return Err(Error::internal(format!(
-            "native plugin {plugin:?} can't be executed any more: only the one that \"ipam\" names in the configuration can"
-        )));
-    };
     let stdin = with_prev_result(text, session.prev_result.as_ref(), config.version);
-    let stdout = runner.run(plugin, &verb.to_string(), &ifname, &stdin, &deadline)?;
+    let Some(runner) = &mut session.native else { return Err(Error::internal("the runner of native plugins is gone")) };
+    let ran = runner.run(plugin, verb.as_str(), &ifname, &stdin, &deadline);
+    if verb == Command::Del && ran.is_err() {
+        session.failed_delegates.push(plugin.to_owned());
+    }
+    let stdout = ran?;
     session.done(intent, None).map_err(|e| Error::internal(e.text()))?;
     if verb == Command::Del {
         let _ = session.taken_back(|undo| matches!(undo, Undo::Delegate { plugin: name, .. } if name == plugin));

@@ -8,7 +8,7 @@ use sandwire_policy::Grant;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use wasmtime::component::{Component, ComponentExportIndex, ComponentNamedList, Lift, Lower, ResourceTable};
-use wasmtime::{Store, StoreLimits, StoreLimitsBuilder};
+use wasmtime::{ResourceLimiter, Store, StoreLimits, StoreLimitsBuilder};
 use wasmtime_wasi::p2::pipe::MemoryOutputPipe;
 use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
@@ -21,8 +21,44 @@ pub(crate) struct Guest {
     pub(crate) table: ResourceTable,
     /// Bytes it has logged.
     pub(crate) logged: usize,
-    limits: StoreLimits,
+    limits: Bounds,
     wasi: Option<(WasiCtx, MemoryOutputPipe)>,
+}
+
+/// wasmtime's limits are each memory's; a component may have many.
+struct Bounds {
+    /// What all memories together may still grow by.
+    memory_bytes: usize,
+    each: StoreLimits,
+}
+
+impl ResourceLimiter for Bounds {
+    fn memory_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
+        match self.memory_bytes.checked_sub(desired.saturating_sub(current)) {
+            Some(left) if self.each.memory_growing(current, desired, maximum)? => {
+                self.memory_bytes = left;
+                Ok(true)
+            }
+            Some(_) => Ok(false),
+            None => Err(wasmtime::format_err!("forcing trap when growing memory to {desired} bytes")),
+        }
+    }
+
+    fn table_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
+        self.each.table_growing(current, desired, maximum)
+    }
+
+    fn instances(&self) -> usize {
+        self.each.instances()
+    }
+
+    fn tables(&self) -> usize {
+        self.each.tables()
+    }
+
+    fn memories(&self) -> usize {
+        self.each.memories()
+    }
 }
 
 impl Guest {
@@ -33,7 +69,7 @@ impl Guest {
             grant,
             table: ResourceTable::new(),
             logged: 0,
-            limits: StoreLimits::default(),
+            limits: Bounds { memory_bytes: 0, each: StoreLimits::default() },
             wasi: None,
         }
     }
@@ -127,8 +163,12 @@ where
     }));
     let grant = Arc::clone(&store.data().grant);
     let guest = std::mem::replace(store.data_mut(), Guest::gone(grant));
-    // The process ends with the call and frees all at once: unmapping a guest's memory and code before costs 0.2 ms.
-    std::mem::forget((store, instance));
+    // The process ends with the call and frees all at once: unmapping a guest's memory and code before costs 0.2 ms. Not of
+    // many: each may have taken as much memory as its policy allows.
+    match guest.session.as_ref().is_some_and(|session| session.delegated > 1) {
+        true => drop((store, instance)),
+        false => std::mem::forget((store, instance)),
+    }
     finish(guest, outcome)
 }
 
@@ -143,6 +183,7 @@ fn guest(session: Box<Session>, grant: Grant) -> Guest {
         .build();
     let mut table = ResourceTable::new();
     table.set_max_capacity(grant.limits.handles);
+    let limits = Bounds { memory_bytes: grant.limits.memory_bytes, each: limits };
     Guest { session: Some(session), grant: Arc::new(grant), table, logged: 0, limits, wasi: None }
 }
 

@@ -62,10 +62,18 @@ const NETWORK: [&str; 14] = [
     "conntrack",
 ];
 
+/// The interfaces that give a first handle.
+const NAMESPACES: [&str; 2] = ["host-netns", "container-netns"];
+
 /// Whether a grant reaches the network itself. A delegate may reach it in its stead: the process then needs what the
 /// delegate needs, so `delegate` counts.
 pub fn reaches_network(grant: &Grant) -> bool {
     grant.imports.contains("delegate") || NETWORK.iter().any(|name| grant.imports.contains(*name))
+}
+
+/// Whether a grant reaches into a network namespace itself.
+pub(crate) fn imports_namespace(grant: &Grant) -> bool {
+    NAMESPACES.iter().any(|name| grant.imports.contains(*name))
 }
 
 /// The capability that an import stands for: an interface of the contract, or "wasi"; `None` for what this release does

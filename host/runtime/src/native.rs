@@ -1,15 +1,16 @@
 //! Plugins that are not ours, as delegates: executed by a child that was forked before privilege was dropped.
 //!
 //! The child has the privilege that such a plugin needs, so it takes no orders beyond "run this type with this verb and
-//! this configuration", and checks the type against policy itself: after a break-out from the sandbox this process must
-//! not be a way to run anything else.
+//! this configuration", and knows the types and verbs of this call itself: after a break-out from the sandbox this process
+//! must not be a way to run anything else.
 #![allow(unsafe_code)]
 
 use crate::deadline::Deadline;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::{ForkResult, Pid};
-use sandwire_cni::{Error, code};
-use sandwire_policy::matches_any;
+use sandwire_cni::{Command as Verb, Error, code};
+use sandwire_policy::{Grant, matches_any};
+use sandwire_state::journal::{Entry, Undo};
 use serde::{Deserialize, Serialize};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::AsFd;
@@ -72,37 +73,111 @@ fn is_this_program(meta: &std::fs::Metadata) -> bool {
     *OWN.get_or_init(|| std::fs::metadata("/proc/self/exe").ok().map(|own| identity(&own))) == Some(identity(meta))
 }
 
-/// The parent's end of the child.
+/// What one call may have executed.
+#[derive(Debug, Default)]
+pub(crate) struct Orders {
+    plugins: Vec<String>,
+    verbs: Vec<&'static str>,
+}
+
+impl Orders {
+    /// Those of a call of `verb`: the native plugins among `named` and among the delegates that `entries` say are to be taken
+    /// back, as far as policy lets them be executed.
+    pub(crate) fn of<'a>(
+        grant: &Grant,
+        verb: Verb,
+        named: Option<&'a str>,
+        entries: impl IntoIterator<Item = &'a Entry>,
+    ) -> Self {
+        let of_entry = |entry: &'a Entry| match &entry.undo {
+            Undo::Delegate { plugin, .. } => Some(plugin.as_str()),
+            _ => None,
+        };
+        let mut plugins: Vec<String> = Vec::new();
+        for plugin in named.into_iter().chain(entries.into_iter().filter_map(of_entry)) {
+            if matches_any(&grant.native_delegates, plugin) && !plugins.iter().any(|known| known == plugin) {
+                plugins.push(plugin.to_owned());
+            }
+        }
+        let mut verbs = vec![verb.as_str()];
+        // What ADD has begun, and what GC finds, is taken back by DEL.
+        if matches!(verb, Verb::Add | Verb::Gc) {
+            verbs.push(Verb::Del.as_str());
+        }
+        Self { plugins, verbs }
+    }
+
+    /// Whether this belongs to the call.
+    ///
+    /// # Errors
+    /// Why not.
+    fn permit(&self, plugin: &str, verb: &str) -> Result<(), String> {
+        if !self.plugins.iter().any(|known| known == plugin) {
+            return Err("only the one that \"ipam\" names in the configuration can be executed".into());
+        }
+        if !self.verbs.contains(&verb) {
+            return Err(format!("{verb} does not belong to this call"));
+        }
+        Ok(())
+    }
+
+    /// Whether nothing may have to be executed.
+    pub(crate) fn are_none(&self) -> bool {
+        self.plugins.is_empty()
+    }
+}
+
+/// The parent's ends of the children: of an ADD that hangs the child is killed with its plugin, and another takes back what
+/// the plugin may have done.
 #[derive(Debug)]
 pub(crate) struct NativeRunner {
+    children: Vec<Child>,
+    orders: Orders,
+}
+
+#[derive(Debug)]
+struct Child {
     socket: BufReader<UnixStream>,
-    child: Pid,
+    id: Pid,
 }
 
 impl NativeRunner {
-    /// Forks the child. `allowed` are policy's patterns, `environment` what the runtime gave this process.
+    /// Forks the child. `environment` is what the runtime gave this process.
     ///
     /// # Errors
     /// Code `IO`.
-    pub(crate) fn fork(allowed: &[String], path: &[PathBuf], environment: &[(String, String)]) -> Result<Self, Error> {
+    pub(crate) fn fork(orders: Orders, path: &[PathBuf], environment: &[(String, String)]) -> Result<Self, Error> {
         let failed = |e: String| Error {
             code: code::IO,
             msg: "could not start the child for native plugins".into(),
             details: e,
         };
-        let (ours, theirs) = UnixStream::pair().map_err(|e| failed(e.to_string()))?;
-        // SAFETY: this process has one thread (sandwire starts none), so the child may allocate and use std.
-        match unsafe { nix::unistd::fork() }.map_err(|e| failed(e.desc().to_owned()))? {
-            ForkResult::Parent { child } => Ok(Self { socket: BufReader::new(ours), child }),
-            ForkResult::Child => {
-                drop(ours);
-                // A group of its own, so that a delegate that hangs can be ended together with what it started.
-                let _ = nix::unistd::setpgid(Pid::from_raw(0), Pid::from_raw(0));
-                serve(theirs, allowed, path, environment);
-                // SAFETY: ends without running the parent's exit handlers.
-                unsafe { libc::_exit(0) }
+        let mut children = Vec::new();
+        for _ in 0..orders.verbs.len() {
+            let (ours, theirs) = UnixStream::pair().map_err(|e| failed(e.to_string()))?;
+            // SAFETY: this process has one thread (sandwire starts none), so the child may allocate and use std.
+            match unsafe { nix::unistd::fork() }.map_err(|e| failed(e.desc().to_owned()))? {
+                ForkResult::Parent { child } => children.push(Child { socket: BufReader::new(ours), id: child }),
+                ForkResult::Child => {
+                    drop((ours, children));
+                    // A group of its own, so that a delegate that hangs can be ended together with what it started.
+                    let _ = nix::unistd::setpgid(Pid::from_raw(0), Pid::from_raw(0));
+                    serve(theirs, &orders, path, environment);
+                    // SAFETY: ends without running the parent's exit handlers.
+                    unsafe { libc::_exit(0) }
+                }
             }
         }
+        Ok(Self { children, orders })
+    }
+
+    /// Whether this belongs to the call. The child asks itself too; here it is asked before anything is written down.
+    ///
+    /// # Errors
+    /// That it does not.
+    pub(crate) fn permit(&self, plugin: &str, verb: &str) -> Result<(), Error> {
+        let permitted = self.orders.permit(plugin, verb);
+        permitted.map_err(|why| Error::internal(format!("could not run native plugin {plugin:?}: {why}")))
     }
 
     /// Runs one verb of one plugin; its stdout.
@@ -121,15 +196,18 @@ impl NativeRunner {
         let order = Order { plugin: plugin.into(), verb: verb.into(), ifname: ifname.into(), config: config.into() };
         let mut line = serde_json::to_string(&order).map_err(|e| broken(e.to_string()))?;
         line.push('\n');
-        self.socket.get_mut().write_all(line.as_bytes()).map_err(|e| broken(e.to_string()))?;
+        let Some(child) = self.children.last_mut() else { return Err(broken("an earlier one was killed".into())) };
+        child.socket.get_mut().write_all(line.as_bytes()).map_err(|e| broken(e.to_string()))?;
         let until = Instant::now() + deadline.left().max(Duration::from_secs(5));
-        self.wait(until).map_err(|why| {
+        if let Err(why) = child.wait(until) {
             // The group: the child and the plugin that hangs. Whatever the plugin had done is its DEL's to undo.
-            let _ = nix::sys::signal::killpg(self.child, nix::sys::signal::Signal::SIGKILL);
-            Error { code: code::DEADLINE, msg: format!("native plugin {plugin:?} {why}"), details: String::new() }
-        })?;
+            let _ = nix::sys::signal::killpg(child.id, nix::sys::signal::Signal::SIGKILL);
+            self.children.pop();
+            let msg = format!("native plugin {plugin:?} {why}");
+            return Err(Error { code: code::DEADLINE, msg, details: String::new() });
+        }
         let mut answer = String::new();
-        self.socket.read_line(&mut answer).map_err(|e| broken(e.to_string()))?;
+        child.socket.read_line(&mut answer).map_err(|e| broken(e.to_string()))?;
         let report: Report =
             serde_json::from_str(&answer).map_err(|_| broken("its runner ended without an answer".into()))?;
         if !report.fault.is_empty() {
@@ -145,7 +223,9 @@ impl NativeRunner {
             })
         }))
     }
+}
 
+impl Child {
     fn wait(&self, until: Instant) -> Result<(), String> {
         loop {
             let left = until.saturating_duration_since(Instant::now());
@@ -163,11 +243,11 @@ impl NativeRunner {
     }
 }
 
-fn serve(socket: UnixStream, allowed: &[String], path: &[PathBuf], environment: &[(String, String)]) {
+fn serve(socket: UnixStream, orders: &Orders, path: &[PathBuf], environment: &[(String, String)]) {
     let Ok(mut out) = socket.try_clone() else { return };
     for line in BufReader::new(socket).lines() {
         let Ok(Ok(order)) = line.map(|line| serde_json::from_str::<Order>(&line)) else { return };
-        let report = match execute(&order, allowed, path, environment) {
+        let report = match execute(&order, orders, path, environment) {
             Ok(report) => report,
             Err(fault) => Report { ok: false, stdout: String::new(), fault },
         };
@@ -181,13 +261,11 @@ fn serve(socket: UnixStream, allowed: &[String], path: &[PathBuf], environment: 
 
 fn execute(
     order: &Order,
-    allowed: &[String],
+    orders: &Orders,
     path: &[PathBuf],
     environment: &[(String, String)],
 ) -> Result<Report, String> {
-    if !matches_any(allowed, &order.plugin) {
-        return Err("policy does not list it under native_delegates".into());
-    }
+    orders.permit(&order.plugin, &order.verb)?;
     let file = match find(&order.plugin, path) {
         Ok(Found::Native(file)) => file,
         Ok(Found::Ours) => return Err("it is not native".into()),

@@ -3,15 +3,20 @@
 //! A session outlives the guests that run in it: an in-process delegate gets the same one, so that its operations are in
 //! the same journal and are undone together with its parent's.
 
+mod given;
 mod reach;
+
+pub(crate) use given::Given;
+pub(crate) use reach::is_shared;
 
 use crate::deadline::Deadline;
 use crate::native::NativeRunner;
 use crate::refusal::{Answer, Refusal};
 use crate::store::Generation;
+use ipnet::IpNet;
 use sandwire_cni::{CniResult, Command};
 use sandwire_kernel::{Kernel, LinkId, LinkInfo, Netns, Outcome};
-use sandwire_state::journal::{Attachment, Entry, Journal, Side, Undo};
+use sandwire_state::journal::{Attachment, Entry, Journal, Side, State, Undo};
 use std::net::IpAddr;
 use wasmtime::Engine;
 
@@ -46,8 +51,16 @@ pub(crate) struct Session {
     pub(crate) deadline: Deadline,
     /// The child that may execute native delegates; none when no such delegate is named.
     pub(crate) native: Option<NativeRunner>,
+    /// What the plugin that runs now was called with.
+    pub(crate) given: Given,
     /// How deep in delegation.
     pub(crate) depth: usize,
+    /// How many delegates have run.
+    pub(crate) delegated: usize,
+    /// How many firewall rules its guests have asked for.
+    pub(crate) ruled: usize,
+    /// Native delegates whose DEL this call has run in vain.
+    pub(crate) failed_delegates: Vec<String>,
     /// The owners to keep, in GC.
     pub(crate) valid: Option<Vec<sandwire_state::Owner>>,
     /// Whose leases GC has given back, and of which addresses.
@@ -64,8 +77,8 @@ pub(crate) struct Session {
     intended: usize,
     /// Addresses that the attachment holds: what it may have routes and rules for in the host's namespace.
     held: Vec<IpAddr>,
-    /// Gateways of those addresses: what the host may be on the attachment's links.
-    gateways: Vec<IpAddr>,
+    /// Gateways of those addresses, with their prefixes: what the host may be on the attachment's links and its bridge.
+    gateways: Vec<IpNet>,
 }
 
 /// What one attachment can need, with room: each is a line of the journal and a step of the undo, which has to be done in
@@ -130,17 +143,18 @@ impl Session {
         journal: Option<Journal>,
         native: Option<NativeRunner>,
     ) -> Self {
-        let ips = || prev_result.iter().flat_map(|result| &result.ips);
-        let held = ips().map(|ip| ip.address.addr()).collect();
-        let gateways = ips().filter_map(|ip| ip.gateway).collect();
-        Self {
+        let mut session = Self {
             subject,
             prev_result,
             engine,
             generation,
             deadline,
             native,
+            given: Given::default(),
             depth: 0,
+            delegated: 0,
+            ruled: 0,
+            failed_delegates: Vec::new(),
             valid: None,
             freed: Vec::new(),
             kernel,
@@ -149,9 +163,14 @@ impl Session {
             names: Vec::new(),
             ensured: Vec::new(),
             intended: 0,
-            held,
-            gateways,
+            held: Vec::new(),
+            gateways: Vec::new(),
+        };
+        if let Some(result) = session.prev_result.take() {
+            session.remember_result(&result);
+            session.prev_result = Some(result);
         }
+        session
     }
 
     /// The kernel.
@@ -363,6 +382,22 @@ impl Session {
     /// Whether the journal has firewall rules of this plugin.
     pub(crate) fn has_rules(&self, plugin: &str) -> bool {
         self.any_entry(|entry| matches!(&entry.undo, Undo::ClearRules { plugin: whose, .. } if whose == plugin))
+    }
+
+    /// Whether the journal has a native delegate that is to be taken back: this one.
+    pub(crate) fn has_delegate(&self, plugin: Option<&str>) -> bool {
+        self.any_entry(
+            |entry| matches!(&entry.undo, Undo::Delegate { plugin: whose, .. } if Some(whose.as_str()) == plugin),
+        )
+    }
+
+    /// Whether all that is left of a plugin's operations are native delegates whose DEL failed.
+    pub(crate) fn only_delegates_are_left(&self, top: &str) -> bool {
+        !self.any_entry(|entry| {
+            crate::verbs::of_plugin(entry, top)
+                && entry.state == State::Failed
+                && !matches!(entry.undo, Undo::Delegate { .. })
+        })
     }
 
     /// Whether the journal has links that are to be deleted.

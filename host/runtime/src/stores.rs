@@ -5,7 +5,7 @@ use sandwire_cni::NetworkConfig;
 use sandwire_policy::{Grant, matches_any, paths};
 use sandwire_state::journal::{self, Undo};
 use sandwire_state::leases::{self, Store};
-use sandwire_state::{Outcome, StateError};
+use sandwire_state::{Outcome, Owner, StateError};
 use serde::Deserialize;
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
@@ -59,8 +59,9 @@ pub(crate) fn data_dir_allowed(grant: &Grant, root: &str) -> bool {
     allowed && root.starts_with('/') && !root.split('/').any(|part| part == "..")
 }
 
-/// Gives back the leases of a network that are of an earlier boot.
-pub(crate) fn reclaim_earlier_boots(generation: &Generation, config: &NetworkConfig) -> Result<(), String> {
+/// Where the leases of a network are, as its configuration says; whether policy lets its address manager keep them there. None
+/// without an address manager.
+fn configured(generation: &Generation, config: &NetworkConfig) -> Option<(PathBuf, bool)> {
     #[derive(Default, Deserialize)]
     #[serde(default, rename_all = "camelCase")]
     struct Ipam {
@@ -71,15 +72,44 @@ pub(crate) fn reclaim_earlier_boots(generation: &Generation, config: &NetworkCon
     struct Network {
         ipam: Ipam,
     }
-    let Some(ipam) = config.ipam_type.as_deref() else { return Ok(()) };
+    let ipam = config.ipam_type.as_deref()?;
     let named = config.decode::<Network>().unwrap_or_default().ipam.data_dir;
-    let root = match named.as_str() {
-        "" => paths::LEASES,
-        named if generation.grant(ipam).is_ok_and(|grant| grant.is_some_and(|g| data_dir_allowed(&g, named))) => named,
+    let root = if named.is_empty() { paths::LEASES } else { named.as_str() };
+    let is_allowed = root == paths::LEASES
+        || generation.grant(ipam).is_ok_and(|grant| grant.is_some_and(|grant| data_dir_allowed(&grant, root)));
+    Some((Path::new(root).join(&config.name), is_allowed))
+}
+
+/// Gives back the leases of an attachment, in the plugin's stead.
+///
+/// # Errors
+/// What is still there: leases that can't be given back, or may not.
+pub(crate) fn release(generation: &Generation, config: &NetworkConfig, owner: &Owner) -> Result<(), String> {
+    let Some((directory, is_allowed)) = configured(generation, config) else { return Ok(()) };
+    if !directory.is_dir() {
+        return Ok(());
+    }
+    let failed = |error: StateError| format!("leases in {}: {error}", directory.display());
+    let mut store = open(&directory).map_err(failed)?;
+    if is_allowed {
+        return store.release(owner).map(|_| ()).map_err(failed);
+    }
+    match store.held(owner).map_err(failed)?.is_empty() {
+        true => Ok(()),
+        false => Err(format!(
+            "leases in {}, which policy does not list under data_dirs of plugin {:?}",
+            directory.display(),
+            config.ipam_type.as_deref().unwrap_or_default()
+        )),
+    }
+}
+
+/// Gives back the leases of a network that are of an earlier boot.
+pub(crate) fn reclaim_earlier_boots(generation: &Generation, config: &NetworkConfig) -> Result<(), String> {
+    let Some((directory, true)) = configured(generation, config) else {
         // Not ours: no plugin here has leases there.
-        _ => return Ok(()),
+        return Ok(());
     };
-    let directory = Path::new(root).join(&config.name);
     let reclaimed = open(&directory).and_then(|mut store| store.reclaim_earlier_boots());
     reclaimed.map(|_| ()).map_err(|error| format!("leases in {}: {error}", directory.display()))
 }

@@ -5,9 +5,9 @@ use crate::host_end;
 use crate::refusal::Refusal;
 use crate::session::{Session, netns};
 use sandwire_cni::Command;
-use sandwire_kernel::{KernelError, LinkChanges, LinkId, Netns, RouteSpec, Rule, RuleOwner};
+use sandwire_kernel::{Kernel, KernelError, LinkChanges, LinkId, LinkInfo, Netns, RouteSpec, Rule, RuleOwner};
 use sandwire_policy::{Endpoint, paths};
-use sandwire_state::journal::{Entry, Journal, Side, State, Undo};
+use sandwire_state::journal::{Attachment, Entry, Journal, Side, State, Undo};
 use sandwire_state::{StateError, kv, leases};
 use std::path::Path;
 
@@ -150,6 +150,10 @@ pub(crate) fn take_back(session: &mut Session, plugin: &str, undo: &Undo) -> Fat
         Undo::Delegate { plugin, config, ifname } => {
             let subject = session.subject.clone();
             let deadline = session.deadline;
+            // A server that does not answer would be waited for twice.
+            if subject.verb == Command::Del && session.failed_delegates.contains(plugin) {
+                return Fate::Failed(format!("DEL of delegate {plugin:?} failed"));
+            }
             match &mut session.native {
                 Some(native) => match native.run(plugin, "DEL", ifname, config, &deadline) {
                     Ok(_) => Fate::Undone,
@@ -170,6 +174,13 @@ fn fate(what: &str, outcome: Result<(), KernelError>) -> Fate {
         Ok(()) | Err(KernelError::NotFound(_)) => Fate::Undone,
         Err(error) => Fate::Failed(format!("{what}: {error}")),
     }
+}
+
+/// Whether a link of the node, of which the journal has the name alone, is the attachment's.
+fn is_ours_by_name(kernel: &mut (dyn Kernel + Send), attachment: &Attachment, info: &LinkInfo) -> bool {
+    host_end::is_of(attachment, &info.name)
+        || host_end::is_ifb_of(attachment, info)
+        || kernel.veth_peer(info.id).is_ok_and(|peer| peer.id.netns == Netns::Container)
 }
 
 fn in_kernel(session: &mut Session, undo: &Undo) -> Fate {
@@ -218,14 +229,7 @@ fn in_kernel(session: &mut Session, undo: &Undo) -> Fate {
                 Ok(info) => info,
                 Err(error) => return fate(&format!("looking for link {name:?}"), Err(error)),
             };
-            let ours = match at {
-                Netns::Container => true,
-                Netns::Host => {
-                    host_end::is_of(&attachment, name)
-                        || host_end::is_ifb_of(&attachment, &info)
-                        || kernel.veth_peer(info.id).is_ok_and(|peer| peer.id.netns == Netns::Container)
-                }
-            };
+            let ours = at == Netns::Container || is_ours_by_name(kernel, &attachment, &info);
             if ours { fate(&format!("deleting link {name:?}"), kernel.delete_link(info.id)) } else { Fate::Undone }
         }
         // What a namespace had that is gone is no business of the one at its path now, for which others may have set it.
@@ -257,11 +261,23 @@ fn in_kernel(session: &mut Session, undo: &Undo) -> Fate {
                 restored => fate(&format!("restoring link {name:?}"), restored),
             }
         }
-        Undo::MoveLink { name, to, former_name, .. } => {
-            let moved = kernel
-                .link_by_name(at, name)
-                .and_then(|info| kernel.move_link(info.id, netns(*to), former_name).map(|_| ()));
-            fate(&format!("moving link {name:?} back"), moved)
+        Undo::MoveLink { name, to, former_name, index, .. } => {
+            let info = match kernel.link_by_name(at, name) {
+                Ok(info) => info,
+                Err(error) => return fate(&format!("looking for link {name:?}"), Err(error)),
+            };
+            // A guest may have removed it since, and given its name free: what bears it now would end up in the container.
+            let ours = match index {
+                Some(index) => info.id.index == *index,
+                None => at == Netns::Container || is_ours_by_name(kernel, &attachment, &info),
+            };
+            match ours {
+                true => {
+                    let moved = kernel.move_link(info.id, netns(*to), former_name).map(|_| ());
+                    fate(&format!("moving link {name:?} back"), moved)
+                }
+                false => Fate::Undone,
+            }
         }
         Undo::SetMaster { index, name, master, .. } => fate(
             &format!("restoring the master of link {name:?}"),

@@ -6,17 +6,18 @@ use crate::deadline::Deadline;
 use crate::engine;
 use crate::guest;
 use crate::imports;
-use crate::native::{Found, NativeRunner, find};
+use crate::native::{Found, NativeRunner, Orders, find};
 use crate::privilege;
-use crate::session::{Session, Subject};
+use crate::session::{Given, Session, Subject};
 use crate::store::Generation;
+use crate::stores;
 use crate::undo::{self, Fate};
 use sandwire_cni::{CniResult, Command, Error, Invocation, NetworkConfig, Version, code};
 use sandwire_kernel::linux::{LinuxKernel, Needs, OwnNetns, open_netns, open_own, same_netns};
 use sandwire_kernel::{Kernel, KernelError, Netns};
-use sandwire_policy::{Grant, Limits, matches_any, paths};
-use sandwire_state::journal::{Attachment, Entry, Journal, Undo};
-use sandwire_state::leases;
+use sandwire_policy::{Grant, Limits, paths};
+use sandwire_state::journal::{self, Attachment, Entry, Journal};
+use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -136,11 +137,13 @@ fn open(
         false => None,
     };
     let path: Vec<PathBuf> = call.path.iter().map(PathBuf::from).collect();
-    let native = match grant {
-        Some(grant) if wants_native(grant, &call.config, &path, journal.as_ref()) => {
-            Some(NativeRunner::fork(&grant.native_delegates, &path, environment)?)
-        }
-        _ => None,
+    let orders = match grant {
+        Some(grant) => orders(grant, call, &path, journal.as_ref())?,
+        None => Orders::default(),
+    };
+    let native = match orders.are_none() {
+        true => None,
+        false => Some(NativeRunner::fork(orders, &path, environment)?),
     };
     privilege::drop_to(needs_network)?;
     let engine = engine::engine().map_err(|e| internal(&e))?;
@@ -173,18 +176,23 @@ pub(crate) fn busy(deadline: &Deadline, error: &sandwire_state::StateError) -> E
     }
 }
 
-/// Whether a native plugin may have to be executed: the configuration's address management is not ours, or the journal
-/// has a delegate to take back. Known before privilege is dropped; nothing else is executed afterwards.
-fn wants_native(grant: &Grant, config: &NetworkConfig, path: &[PathBuf], journal: Option<&Journal>) -> bool {
+/// Which native plugins may have to be executed: the configuration's address management, if it is not ours, and delegates
+/// that a journal wants taken back. Known before privilege is dropped; nothing else is executed afterwards.
+fn orders(grant: &Grant, call: &Invocation, path: &[PathBuf], journal: Option<&Journal>) -> Result<Orders, Error> {
     if grant.native_delegates.is_empty() {
-        return false;
+        return Ok(Orders::default());
     }
-    let named = config.ipam_type.as_deref().is_some_and(|name| {
-        matches_any(&grant.native_delegates, name) && matches!(find(name, path), Ok(Found::Native(_)))
-    });
-    named
-        || journal
-            .is_some_and(|journal| journal.pending().iter().any(|entry| matches!(entry.undo, Undo::Delegate { .. })))
+    let is_native = |name: &&str| matches!(find(name, path), Ok(Found::Native(_)));
+    let named = call.config.ipam_type.as_deref().filter(is_native);
+    // GC meets the journals of the whole network. (A call of it that runs now may add some: they are not stale.)
+    let network = match call.command {
+        Command::Gc => journal::list(Path::new(paths::JOURNAL), Some(&call.config.name))
+            .map_err(|e| Error::internal(e.to_string()))?,
+        _ => Vec::new(),
+    };
+    let entries = journal.into_iter().flat_map(Journal::pending);
+    let entries = entries.chain(network.iter().flat_map(|summary| &summary.pending));
+    Ok(Orders::of(grant, call.command, named, entries))
 }
 
 fn add(mut session: Box<Session>, grant: Grant, config: &NetworkConfig) -> Result<String, Error> {
@@ -192,11 +200,16 @@ fn add(mut session: Box<Session>, grant: Grant, config: &NetworkConfig) -> Resul
     report(&undo::sweep_left_over(&mut session, |_| true), "an earlier call that did not end");
 
     let before = session.newest_entry();
+    // An address manager imports no namespace, and which addresses there are is its business.
+    let may_state_any = grant.own_addresses || !imports::imports_namespace(&grant);
     let (mut session, answer) = guest(session, grant, Command::Add, config);
     let finished = answer.and_then(|text| {
         let result = CniResult::parse(&text, Version::V110).map_err(|error| {
             Error::internal(format!("plugin {:?} returned no valid result: {error}", session.subject.plugin))
         })?;
+        if !may_state_any && let Err(address) = session.must_hold_result(&result) {
+            return Err(not_held(&session.subject.plugin, address));
+        }
         let text = result.to_json(config.version)?;
         if let Some(signal) = session.deadline.reason() {
             return Err(Error { code: code::DEADLINE, msg: format!("sandwire {signal}"), details: String::new() });
@@ -221,6 +234,19 @@ fn add(mut session: Box<Session>, grant: Grant, config: &NetworkConfig) -> Resul
     finished
 }
 
+fn not_held(plugin: &str, address: IpAddr) -> Error {
+    Error {
+        code: code::POLICY_DENIED,
+        msg: format!(
+            "plugin {plugin:?} says that the container has {address}, which address management did not give it"
+        ),
+        details: format!(
+            "later plugins of the list would let that address's traffic through; a plugin that decides itself which addresses a pod has needs  own_addresses = true  under [plugins.{plugin}] in {}, then run: sandwirectl apply",
+            paths::POLICY
+        ),
+    }
+}
+
 fn del(session: Box<Session>, grant: Result<Grant, Error>, config: &NetworkConfig) -> Result<(), Error> {
     let (mut session, answer) = match grant {
         Ok(grant) => guest(session, grant, Command::Del, config),
@@ -229,6 +255,7 @@ fn del(session: Box<Session>, grant: Result<Grant, Error>, config: &NetworkConfi
     session.deadline.begin_undo();
     let top = session.subject.plugin.clone();
     let uncommitted = session.stale_uncommitted();
+    let ipam_was_known = session.has_delegate(config.ipam_type.as_deref());
     let left = undo::sweep(&mut session, |entry| of_plugin(entry, &top) || uncommitted.contains(&entry.id));
     let failed: Vec<String> = left
         .iter()
@@ -239,6 +266,8 @@ fn del(session: Box<Session>, grant: Result<Grant, Error>, config: &NetworkConfi
         .collect();
     report(&left, "DEL");
     let outcome = match answer {
+        // What the delegate says of itself, with its own code: the runtime knows it from there.
+        Err(error) if !failed.is_empty() && session.only_delegates_are_left(&top) => Err(error),
         _ if !failed.is_empty() => Err(Error {
             code: code::INTERNAL,
             msg: format!("DEL of {} could not remove everything", session.subject.attachment.container_id),
@@ -247,7 +276,7 @@ fn del(session: Box<Session>, grant: Result<Grant, Error>, config: &NetworkConfi
         Ok(_) => Ok(()),
         // The plugin failed. What the journal knew is gone; what it did not know (made by another release, by the native
         // plugin, before a reboot) decides whether anything is left to be done.
-        Err(error) => match still_there(&mut session, config) {
+        Err(error) => match still_there(&mut session, config, ipam_was_known) {
             None => {
                 crate::log::note(
                     "warn",
@@ -274,14 +303,15 @@ pub(crate) fn of_plugin(entry: &Entry, top: &str) -> bool {
 
 /// After a failed DEL of the guest: leases are released by the host itself; an interface that is still in the container
 /// is something of ours.
-fn still_there(session: &mut Session, config: &NetworkConfig) -> Option<String> {
+fn still_there(session: &mut Session, config: &NetworkConfig, ipam_was_known: bool) -> Option<String> {
     let attachment = session.subject.attachment.clone();
-    if config.ipam_type.is_some() {
-        let directory = Path::new(paths::LEASES).join(&attachment.network);
-        let released = leases::Store::open(&directory, Path::new(paths::LEASE_INDEX))
-            .and_then(|mut store| store.release(&attachment.owner()));
-        if let Err(error) = released {
-            return Some(format!("leases in {}: {error}", directory.display()));
+    if let Some(ipam) = config.ipam_type.as_deref() {
+        // What it keeps is where only it can look. The sweep has run its DEL if our ADD had run its ADD.
+        if !ipam_was_known && matches!(find(ipam, &session.subject.path), Ok(Found::Native(_))) {
+            return Some(format!("what address manager {ipam:?} has given"));
+        }
+        if let Err(still) = stores::release(&session.generation, config, &attachment.owner()) {
+            return Some(still);
         }
     }
     // Another plugin of the chain made it (this one's own entries are swept by now): its DEL comes next.
@@ -336,13 +366,20 @@ pub(crate) fn forget_empty(session: &mut Session) {
 
 /// Calls the export of a verb in one component: the top plugin's or a delegate's. ADD's answer is the result's text.
 pub(crate) fn guest(
-    session: Box<Session>,
+    mut session: Box<Session>,
     grant: Grant,
     verb: Command,
     config: &NetworkConfig,
 ) -> (Box<Session>, Result<String, Error>) {
-    let attachment = &session.subject.attachment;
     let text = config.without_prev_result();
+    let parents = std::mem::replace(&mut session.given, Given::of(config, &text));
+    let (mut session, answer) = called(session, grant, verb, text);
+    session.given = parents;
+    (session, answer)
+}
+
+fn called(session: Box<Session>, grant: Grant, verb: Command, text: String) -> (Box<Session>, Result<String, Error>) {
+    let attachment = &session.subject.attachment;
     let request = || types::Request {
         container_id: attachment.container_id.clone(),
         ifname: attachment.ifname.clone(),

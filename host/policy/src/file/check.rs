@@ -178,6 +178,7 @@ impl Checker<'_> {
                 endpoints: granted,
                 delegates: self.patterns(list(&plugin.delegates), "plugin type", type_pattern),
                 native_delegates,
+                own_addresses: plugin.own_addresses,
                 data_dirs: self.patterns(list(&plugin.data_dirs), "directory", absolute),
                 files: self.files(plugin.files),
                 refused: None,

@@ -60,6 +60,8 @@ pub(super) struct Plugin {
     #[serde(default)]
     pub(super) native_delegates: Option<Spanned<Texts>>,
     #[serde(default)]
+    pub(super) own_addresses: bool,
+    #[serde(default)]
     pub(super) data_dirs: Option<Spanned<Texts>>,
     #[serde(default)]
     pub(super) files: Option<Spanned<Files>>,

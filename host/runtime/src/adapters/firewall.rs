@@ -56,6 +56,14 @@ pub(super) fn number(protocol: Protocol) -> u8 {
     }
 }
 
+/// What one call can need, with room for a pod that publishes thousands of ports.
+const MOST_RULES: usize = 16_384;
+/// The same of what one rule has in a list, and of the bytes of its conditions.
+const MOST_PARTS: usize = 256;
+const MOST_BYTES: usize = 4096;
+/// More than anybody reads.
+const MOST_FAULTS: usize = 16;
+
 impl Guest {
     /// Adds what `make` makes of the guest's words; what is wrong with them is told by `verify` or `commit`.
     fn collect(
@@ -64,12 +72,20 @@ impl Guest {
         make: impl FnOnce(&mut Self) -> Answer<Rule>,
     ) -> wasmtime::Result<()> {
         match make(self) {
-            Ok(rule) => self.table.get_mut(this)?.rules.push(rule),
+            Ok(rule) => {
+                let (session, table, _) = self.parts()?;
+                session.ruled += 1;
+                let set = table.get_mut(this)?;
+                match session.ruled <= MOST_RULES {
+                    true => set.rules.push(rule),
+                    false => set.fault(format!("more than {MOST_RULES} rules in one call")),
+                }
+            }
             Err(Refusal::Trap(trap)) => return Err(trap),
             Err(refusal) => {
                 let set = self.table.get_mut(this)?;
                 set.denied |= matches!(refusal, Refusal::Guest(types::Error::Denied(_)));
-                set.faults.push(refusal.text());
+                set.fault(refusal.text());
             }
         }
         Ok(())
@@ -81,6 +97,18 @@ impl Guest {
             true => Ok(ruleset),
             false if ruleset.denied => Err(Refusal::denied(ruleset.faults.join("; "))),
             false => Err(Refusal::invalid(ruleset.faults.join("; "))),
+        }
+    }
+}
+
+impl RulesetHandle {
+    fn fault(&mut self, mut text: String) {
+        // It may quote what a guest wrote, as long as a host call may be.
+        if let Some((end, _)) = text.char_indices().nth(MOST_PARTS) {
+            text.truncate(end);
+        }
+        if self.faults.len() < MOST_FAULTS && !self.faults.contains(&text) {
+            self.faults.push(text);
         }
     }
 }
@@ -131,6 +159,11 @@ impl firewall::HostRuleset for Guest {
         self.collect(&this, |guest| {
             let source = parse::ip(&source)?;
             guest.session()?.must_hold(source, "masquerading")?;
+            if except.len() > MOST_PARTS {
+                return Err(Refusal::invalid(format!(
+                    "masquerading {source} except towards more than {MOST_PARTS} networks"
+                )));
+            }
             let except = except.iter().map(|text| Ok(parse::cidr(text)?.trunc())).collect::<Answer<Vec<_>>>()?;
             if except.iter().any(|net| net.addr().is_ipv4() != source.is_ipv4()) {
                 return Err(Refusal::invalid(format!("masquerading {source} except towards the other address family")));
@@ -144,6 +177,16 @@ impl firewall::HostRuleset for Guest {
             let to = parse::ip(&p.to)?;
             guest.session()?.must_hold(to, "port forwarding")?;
             let host_ip = p.host_ip.as_deref().map(parse::ip).transpose()?;
+            // The node's own ports, and other pods': whose a port is the runtime says, never a plugin.
+            if !guest.session()?.given.maps_port(number(p.protocol), host_ip, p.host_port) {
+                return Err(Refusal::denied(format!(
+                    "port {} of the node: the runtime does not map it to the attachment (portMappings of runtimeConfig)",
+                    p.host_port
+                )));
+            }
+            if p.extra.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>() > MOST_BYTES {
+                return Err(Refusal::invalid(format!("port forwarding with conditions of more than {MOST_BYTES} bytes")));
+            }
             Ok(Rule::ForwardPort(sandwire_kernel::PortForward {
                 protocol: number(p.protocol),
                 host_ip,

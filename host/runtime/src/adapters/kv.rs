@@ -62,9 +62,12 @@ impl kv::Host for Guest {
         self.session()?.may_change()?;
         self.notes(scope)?.remove(&key)?;
         let plugin = self.grant.plugin.clone();
-        self.session()?.taken_back(|undo| {
-            matches!(undo, Undo::RemoveNote { plugin: whose, key: name, .. } if *whose == plugin && *name == key)
-        })
+        match scope {
+            Scope::Network => Ok(()),
+            Scope::Attachment => self.session()?.taken_back(|undo| {
+                matches!(undo, Undo::RemoveNote { plugin: whose, key: name, .. } if *whose == plugin && *name == key)
+            }),
+        }
     }
 
     fn keys(&mut self, scope: Scope) -> Answer<Vec<String>> {

@@ -266,13 +266,19 @@ impl links::Host for Guest {
         let to = parse::netns(&self.table, &to)?.netns;
         let name = parse::ifname(&name)?;
         let session = self.session()?;
-        let undo = Undo::MoveLink {
+        let undo = |index| Undo::MoveLink {
             side: side(to),
             name: name.clone(),
             to: side(link.id.netns),
             former_name: link.name.clone(),
+            index,
         };
-        let id = session.perform(&plugin, undo, |kernel| kernel.move_link(link.id, to, &name), |_| None)?;
+        let id = session.perform(
+            &plugin,
+            undo(None),
+            |kernel| kernel.move_link(link.id, to, &name),
+            |id| Some(undo(Some(id.index))),
+        )?;
         let handle = self.table.get_mut(&l)?;
         handle.id = id;
         handle.name = name;

@@ -92,6 +92,16 @@ impl namespaces::HostLink for Guest {
         let (session, table, grant) = self.parts()?;
         let link = parse::link(table, &this, Right::See, "look at")?;
         let peer = session.kernel()?.veth_peer(link.id)?;
+        let needed = match peer.id.netns {
+            Netns::Host => "host-netns",
+            Netns::Container => "container-netns",
+        };
+        if !grant.imports.contains(needed) {
+            return Err(Refusal::denied(format!(
+                "the peer of link {:?}: it is in a namespace that plugin {:?} is not granted ({needed})",
+                link.name, grant.plugin
+            )));
+        }
         // The host end of the pod's own veth is the attachment's, whoever made the pair.
         let right = match (link.right, link.id.netns, peer.id.netns) {
             (Right::Own, Netns::Container, Netns::Host) => Some(Right::Own),

@@ -5,9 +5,9 @@ use crate::bindings::{shared, types};
 use crate::guest::Guest;
 use crate::handles::{LinkHandle, NetnsHandle, Right};
 use crate::refusal::{Answer, Refusal};
-use crate::session::{Session, bridge_of_vlan_port};
+use crate::session::{Session, is_shared};
 use sandwire_kernel::{BridgeSpec, DeviceSpec, LinkChanges, LinkInfo, Netns};
-use sandwire_policy::matches_any;
+use sandwire_policy::{ENABLED, matches_any};
 use sandwire_state::journal::{Held, Undo};
 use wasmtime::component::Resource;
 
@@ -74,12 +74,6 @@ impl Guest {
     }
 }
 
-/// Physical devices and other pods' links are not what attachments share, whatever a wide pattern says. A bridge is, and
-/// the veth of a bridge's VLAN.
-fn is_shared(info: &LinkInfo) -> bool {
-    info.kind == "bridge" || (info.kind == "veth" && bridge_of_vlan_port(&info.name).is_some())
-}
-
 impl shared::Host for Guest {
     fn ensure_bridge(&mut self, dev: shared::Device, vlan_filtering: bool) -> Answer<Resource<LinkHandle>> {
         let plugin = self.grant.plugin.clone();
@@ -107,6 +101,13 @@ impl shared::Host for Guest {
         let info = self.shared_bridge(&l, "give an address to")?;
         let spec = parse::address(&a)?;
         let session = self.session()?;
+        session.must_be_shared_gateway(info.id, &spec)?;
+        if force && !session.given.forces_address() {
+            return Err(Refusal::denied(format!(
+                "replace an address of {:?}: the configuration does not say \"forceAddress\": true",
+                info.name
+            )));
+        }
         let added = session.change(|kernel| sandwire_kernel::shared::ensure_address(kernel, &info, &spec, force))?;
         let held = match is_foreign(session, &info) {
             true => Some(Held::Address {
@@ -125,9 +126,10 @@ impl shared::Host for Guest {
         let plugin = self.grant.plugin.clone();
         let netns = parse::netns(&self.table, &ns)?.netns;
         parse::sysctl(&key)?;
-        if !matches_any(&self.grant.sysctls, &key) && !self.is_key_of_shared_link(netns, &key)? {
+        if !self.grant.may_ensure(&key, &value) && !self.is_key_of_shared_link(netns, &key)? {
+            let entry = if value == ENABLED { key } else { format!("{key}={value}") };
             return Err(Refusal::denied(format!(
-                "set sysctl {key}: to allow it add  sysctls = [..., {key:?}]  under [plugins.{plugin}] in {}, then run: sandwirectl apply",
+                "set sysctl {entry}: to allow it add  sysctls = [..., {entry:?}]  under [plugins.{plugin}] in {}, then run: sandwirectl apply",
                 sandwire_policy::paths::POLICY
             )));
         }

@@ -7,7 +7,6 @@ use crate::handles::{NetnsHandle, Right};
 use crate::refusal::{Answer, Refusal};
 use crate::session::side;
 use sandwire_kernel::Netns;
-use sandwire_policy::matches_any;
 use sandwire_state::journal::Undo;
 use wasmtime::component::Resource;
 
@@ -31,7 +30,7 @@ impl sysctl::Host for Guest {
             _ => None,
         };
         let mut made_here = false;
-        let mut allowed = netns == Netns::Container && matches_any(&grant.sysctls, &key);
+        let mut allowed = netns == Netns::Container && grant.may_write(&key, &value);
         if interface.is_some_and(|interface| session.has_created(netns, interface)) {
             (allowed, made_here) = (true, true);
         } else if let Some(interface) = interface

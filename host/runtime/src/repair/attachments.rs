@@ -3,7 +3,7 @@
 use super::{Finding, Kind, Options, PATIENCE, Remedy, journal_of};
 use crate::deadline::Deadline;
 use crate::engine;
-use crate::native::NativeRunner;
+use crate::native::{NativeRunner, Orders};
 use crate::session::{Session, Subject};
 use crate::store::Generation;
 use crate::undo::{self, Fate};
@@ -168,7 +168,8 @@ fn native(
     ];
     let environment: Vec<(String, String)> =
         environment.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
-    NativeRunner::fork(&grant.native_delegates, &options.path, &environment).ok()
+    let orders = Orders::of(&grant, Command::Del, None, entries.iter().filter(|entry| of_plugin(entry, top)));
+    NativeRunner::fork(orders, &options.path, &environment).ok()
 }
 
 /// The namespace's path, as the runtime named it at ADD.

@@ -11,6 +11,20 @@ use sandwire_policy::{Grant, matches_any};
 use sandwire_state::journal::{Side, State, Undo};
 use std::net::IpAddr;
 
+/// Physical devices and other pods' links are not what attachments share, whatever a wide pattern says. A bridge is, and
+/// the veth of a bridge's VLAN.
+pub(crate) fn is_shared(info: &LinkInfo) -> bool {
+    info.kind == "bridge" || (info.kind == "veth" && bridge_of_vlan_port(&info.name).is_some())
+}
+
+/// The first address of a network; none of one that is the last there is.
+fn first_of(net: IpNet) -> Option<IpAddr> {
+    match net.network() {
+        IpAddr::V4(address) => u32::from(address).checked_add(1).map(|next| IpAddr::V4(next.into())),
+        IpAddr::V6(address) => u128::from(address).checked_add(1).map(|next| IpAddr::V6(next.into())),
+    }
+}
+
 impl Session {
     /// An address that the attachment holds now.
     pub(crate) fn remember_held(&mut self, address: IpAddr) {
@@ -24,12 +38,24 @@ impl Session {
         &self.held
     }
 
-    /// What address management gave: addresses that the attachment holds now, and their gateways.
+    /// What address management gave: addresses that the attachment holds now, and their gateways. Where it names none, the
+    /// reference takes the first address of the network (`calcGatewayIP` of bridge).
     pub(crate) fn remember_result(&mut self, result: &CniResult) {
         for ip in &result.ips {
             self.remember_held(ip.address.addr());
-            self.gateways.extend(ip.gateway);
+            let gateway = ip.gateway.or_else(|| first_of(ip.address));
+            self.gateways.extend(gateway.and_then(|gateway| IpNet::new(gateway, ip.address.prefix_len()).ok()));
         }
+    }
+
+    /// Whether an address of a result is one that the attachment may have, as far as the host knows: the next plugin of the
+    /// list, which may be trusted with more, takes it for the attachment's.
+    ///
+    /// # Errors
+    /// The first one that it does not hold.
+    pub(crate) fn must_hold_result(&self, result: &CniResult) -> Result<(), IpAddr> {
+        let mut addresses = result.ips.iter().map(|ip| ip.address.addr());
+        addresses.find(|address| !address.is_loopback() && !self.held.contains(address)).map_or(Ok(()), Err)
     }
 
     /// Whether the attachment holds the address: it has leased it, a delegate gave it, or it is in prevResult.
@@ -78,14 +104,28 @@ impl Session {
         if let Some(peer) = spec.peer {
             self.must_hold_route(peer)?;
         }
-        let given = self.gateways.contains(&spec.address.addr());
-        match given {
+        match self.gateways.iter().any(|gateway| gateway.addr() == spec.address.addr()) {
             true => Ok(()),
             false => Err(Refusal::denied(format!(
                 "the address {} for a link of the host: it is no gateway of the attachment's addresses",
                 spec.address
             ))),
         }
+    }
+
+    /// The same for an address of a bridge of the node, which all attachments of the network share: its prefix is a route of
+    /// the node, so it has to be that of the addresses whose gateway it is.
+    ///
+    /// # Errors
+    /// `denied`.
+    pub(crate) fn must_be_shared_gateway(&self, link: LinkId, spec: &AddressSpec) -> Answer<()> {
+        if link.netns != Netns::Host || (self.gateways.contains(&spec.address) && spec.peer.is_none()) {
+            return Ok(());
+        }
+        Err(Refusal::denied(format!(
+            "the address {} for a bridge of the node: it is no gateway, with its prefix, of the attachment's addresses",
+            spec.address
+        )))
     }
 
     /// What a guest may do with a link; `None` when it may not even know of it.
@@ -105,7 +145,8 @@ impl Session {
             // Made by the reference, and never said to us.
             Netns::Host if host_end::is_ifb_of(&self.subject.attachment, info) => Some(Right::Own),
             Netns::Host => {
-                let listed = if matches_any(&grant.links.change, &info.name) {
+                let change = matches_any(&grant.links.change, &info.name);
+                let listed = if change && is_shared(info) {
                     Some(Right::Change)
                 } else if info.kind == "veth"
                     && bridge_of_vlan_port(&info.name).is_some_and(|bridge| matches_any(&grant.links.change, bridge))
@@ -114,7 +155,9 @@ impl Session {
                     Some(Right::Change)
                 } else if matches_any(&grant.links.use_, &info.name) {
                     Some(Right::Use)
-                } else if matches_any(&grant.links.see, &info.name) {
+                } else if change || matches_any(&grant.links.see, &info.name) {
+                    // What may be changed is what attachments share. "*" among it is not meant to be an uplink: a macvlan on
+                    // it gets its traffic.
                     Some(Right::See)
                 } else {
                     None

@@ -4,6 +4,7 @@
 //! One component for all acts: what a call needs is what its policy grants, so each test grants what its act could be
 //! tempted by, and proves that it is stopped all the same.
 
+mod claims;
 mod lies;
 mod limits;
 mod reach;
@@ -17,7 +18,7 @@ pub type Act = fn(&Value) -> Result<String, Failure>;
 
 /// Every act by its name. A test looks whether each is proven to be harmless.
 pub fn acts() -> Vec<(&'static str, Act)> {
-    [limits::ACTS, lies::ACTS, reach::ACTS, undo::ACTS].concat()
+    [claims::ACTS, limits::ACTS, lies::ACTS, reach::ACTS, undo::ACTS].concat()
 }
 
 /// A result without anything in it.

@@ -1,8 +1,8 @@
 //! More than its share: time, memory, handles, bytes.
 
 use crate::{Act, NOTHING, succeeded};
-use sandwire_plugin::Failure;
-use sandwire_plugin::host::{self, firewall, kv, leases, links, log, namespaces::Netns, random};
+use sandwire_plugin::host::{self, delegate, firewall, kv, leases, links, log, namespaces::Netns, random};
+use sandwire_plugin::{Failure, HostError};
 use serde_json::Value;
 use std::hint::black_box;
 
@@ -22,6 +22,9 @@ pub(crate) const ACTS: &[(&str, Act)] = &[
     ("flood-notes", flood_notes),
     ("flood-devices", flood_devices),
     ("flood-leases", flood_leases),
+    ("flood-journal", flood_journal),
+    ("flood-faults", flood_faults),
+    ("flood-delegates", flood_delegates),
 ];
 
 fn spin(_: &Value) -> Result<String, Failure> {
@@ -129,6 +132,40 @@ fn flood_devices(_: &Value) -> Result<String, Failure> {
         links::create_veth(&links::Device::new(&node).named(&one), &links::Device::new(&node).named(&other))?;
     }
     succeeded("20,000 links")
+}
+
+/// What is to be undone is written before it is looked at.
+fn flood_journal(_: &Value) -> Result<String, Failure> {
+    for n in 0..1000 {
+        let key = format!("{n}{}", "x".repeat(700 << 10));
+        match kv::set(kv::Scope::Attachment, &key, "") {
+            Err(HostError::Exhausted(text)) => return Err(Failure::new(11, text)),
+            _ => continue,
+        }
+    }
+    succeeded("700 MB of journal")
+}
+
+/// Each is told, at `commit`.
+fn flood_faults(_: &Value) -> Result<String, Failure> {
+    let rules = firewall::open(&host::netns(), "x")?;
+    let address = "\u{1}".repeat(900 << 10);
+    for _ in 0..500 {
+        rules.masquerade(&address, &[]);
+    }
+    rules.commit()?;
+    succeeded("rules for no address")
+}
+
+fn flood_delegates(config: &Value) -> Result<String, Failure> {
+    let mut leaf = config.clone();
+    if let Some(object) = leaf.as_object_mut() {
+        object.insert("when".into(), "never".into());
+    }
+    for _ in 0..1000 {
+        delegate::add("hostile", &leaf.to_string(), &[])?;
+    }
+    succeeded("1,000 delegates")
 }
 
 fn flood_leases(_: &Value) -> Result<String, Failure> {

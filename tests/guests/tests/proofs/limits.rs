@@ -76,6 +76,29 @@ fn forged_log_lines() {
     assert!(!outcome.stderr.trim_end().chars().any(char::is_control), "{lines:?}");
 }
 
+/// The journals of all attachments share a tmpfs.
+#[test]
+fn bytes_of_the_journal() {
+    let bench = Bench::new("hostile", "", "").unwrap();
+    bench.act("flood-journal", &none()).unwrap().error_with(11, "too much for one call").unwrap();
+    bench.node.snapshot().unwrap().assert_same_attachments(&bench.before).unwrap();
+}
+
+/// What is wrong with rules is kept until it is told.
+#[test]
+fn faults_of_rules() {
+    let bench = Bench::new("hostile", "", "").unwrap();
+    let error = bench.act("flood-faults", &none()).unwrap().error_with(7, "").unwrap();
+    assert!(error.text().len() < 20_000, "{} bytes", error.text().len());
+    bench.unchanged().unwrap();
+}
+
+#[test]
+fn delegates_in_a_call() {
+    let bench = Bench::new("hostile", "delegates = [\"hostile\"]\nown_addresses = true", "").unwrap();
+    bench.stopped("flood-delegates", &none(), 116, "runs more than 16 delegates").unwrap();
+}
+
 #[test]
 fn notes_links_and_leases_that_are_made() {
     let bench = Bench::new("hostile", "limits = { deadline_ms = 20000 }", "").unwrap();

@@ -1,6 +1,7 @@
 //! What a hostile plugin can't do, and what an honest one can rely on: through the installed binary, on nodes of the harness.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod claims;
 mod conformance;
 mod fixtures;
 mod imports;

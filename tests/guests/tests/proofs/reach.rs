@@ -313,7 +313,8 @@ fn smuggled_requests() {
 
 #[test]
 fn other_plugins() {
-    let mut bench = Bench::new("hostile", r#"delegates = ["hostile", "native*"]"#, "").unwrap();
+    let entry = "delegates = [\"hostile\", \"native*\"]\nown_addresses = true";
+    let mut bench = Bench::new("hostile", entry, "").unwrap();
     bench.node.sh("cp /bin/true /opt/cni/bin/native1").unwrap();
     bench.look().unwrap();
     let error =
@@ -323,8 +324,9 @@ fn other_plugins() {
         bench.stopped("delegate", &json!({"plugin": plugin}), 110, "may not run plugin").unwrap();
     }
     // A native plugin can do anything: it has a grant of its own.
-    bench.stopped("delegate", &json!({"plugin": "native1"}), 110, "may not execute the native plugin").unwrap();
-    bench.stopped("delegate", &json!({"plugin": "native/../../../bin/sh"}), 999, "invalid plugin name").unwrap();
+    let named = |plugin: &str| json!({"plugin": plugin, "ipam": {"type": plugin}});
+    bench.stopped("delegate", &named("native1"), 110, "may not execute the native plugin").unwrap();
+    bench.stopped("delegate", &named("native/../../../bin/sh"), 999, "invalid plugin name").unwrap();
     bench.stopped("delegate", &json!({"plugin": "hostile", "as": "another"}), 110, "for another network").unwrap();
     bench.stopped("delegate-itself", &json!({}), 999, "in a row").unwrap();
 }

@@ -17,6 +17,7 @@ mod going_back;
 mod interop;
 mod isolation;
 mod leases;
+mod native_ipam;
 mod ports;
 mod reboot;
 mod repair;

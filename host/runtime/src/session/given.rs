@@ -1,0 +1,138 @@
+//! The configuration that the running plugin was given. What stands in it is the operator's and the runtime's word; what a
+//! plugin says beside it is its own.
+
+use sandwire_cni::{NetworkConfig, go_json};
+use serde::Deserialize;
+use serde_json::Value;
+use std::cell::OnceCell;
+use std::net::IpAddr;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(crate) struct Given {
+    text: String,
+    /// Type of the address manager.
+    ipam: Option<String>,
+    /// Read when they are asked for: most calls have no use for them.
+    wants: OnceCell<Wants>,
+}
+
+/// What nobody but the configuration can want.
+#[derive(Debug, Default)]
+struct Wants {
+    force_address: bool,
+    /// Protocol (IPPROTO_*), port of the node, the node's address or none for all of them.
+    ports: Vec<(u8, u16, Option<IpAddr>)>,
+}
+
+/// The protocols that have ports, by the names that runtimes give them and by their numbers.
+const PROTOCOLS: [(&str, u8); 3] = [("tcp", 6), ("udp", 17), ("sctp", 132)];
+
+impl Wants {
+    fn of(text: &str) -> Self {
+        #[derive(Default, Deserialize)]
+        #[serde(default, rename_all = "camelCase")]
+        struct Keys {
+            force_address: bool,
+            runtime_config: RuntimeConfig,
+        }
+        #[derive(Default, Deserialize)]
+        #[serde(default, rename_all = "camelCase")]
+        struct RuntimeConfig {
+            port_mappings: Option<Vec<PortMapping>>,
+        }
+        #[derive(Default, Deserialize)]
+        #[serde(default, rename_all = "camelCase")]
+        struct PortMapping {
+            host_port: i64,
+            protocol: String,
+            #[serde(rename = "hostIP")]
+            host_ip: String,
+        }
+        // What can't be read wants nothing; the plugin says what is wrong with it.
+        let keys: Keys = go_json::from_str(text).unwrap_or_default();
+        let port = |mapping: &PortMapping| {
+            let named = PROTOCOLS.iter().find(|(name, _)| mapping.protocol.eq_ignore_ascii_case(name));
+            let address = mapping.host_ip.parse::<IpAddr>().ok().map(|address| address.to_canonical());
+            Some((named?.1, u16::try_from(mapping.host_port).ok()?, address.filter(|ip| !ip.is_unspecified())))
+        };
+        let ports = keys.runtime_config.port_mappings.iter().flatten().filter_map(port).collect();
+        Self { force_address: keys.force_address, ports }
+    }
+}
+
+impl Given {
+    /// What a plugin is called with.
+    pub(crate) fn of(config: &NetworkConfig, without_prev_result: &str) -> Self {
+        Self { text: without_prev_result.to_owned(), ipam: config.ipam_type.clone(), wants: OnceCell::new() }
+    }
+
+    /// Whether it names this plugin as its address manager.
+    pub(crate) fn has_ipam(&self, plugin: &str) -> bool {
+        self.ipam.as_deref() == Some(plugin)
+    }
+
+    /// Whether this is the same configuration, perhaps written otherwise.
+    pub(crate) fn is(&self, text: &str) -> bool {
+        let json = |text: &str| serde_json::from_str::<Value>(text).ok();
+        self.text == text || json(&self.text).is_some_and(|own| json(text) == Some(own))
+    }
+
+    fn wants(&self) -> &Wants {
+        self.wants.get_or_init(|| Wants::of(&self.text))
+    }
+
+    /// Whether a foreign address of a bridge may be replaced.
+    pub(crate) fn forces_address(&self) -> bool {
+        self.wants().force_address
+    }
+
+    /// Whether the runtime wants this port of the node for the attachment; one without an address at any address.
+    pub(crate) fn maps_port(&self, protocol: u8, host_ip: Option<IpAddr>, host_port: u16) -> bool {
+        let is_it = |(of, port, address): &(u8, u16, Option<IpAddr>)| {
+            (*of, *port) == (protocol, host_port) && (address.is_none() || *address == host_ip)
+        };
+        self.wants().ports.iter().any(is_it)
+    }
+
+    /// The same for a port whatever its address.
+    pub(crate) fn has_port(&self, protocol: u8, host_port: u16) -> bool {
+        self.wants().ports.iter().any(|(of, port, _)| (*of, *port) == (protocol, host_port))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sandwire_cni::Command;
+
+    fn given(text: &str) -> Given {
+        Given::of(&NetworkConfig::parse(text.as_bytes(), Command::Add).unwrap(), text)
+    }
+
+    #[test]
+    fn a_configuration_is_the_same_however_it_is_written() {
+        let given =
+            given(r#"{"name": "n", "type": "bridge", "ipam": {"type": "host-local", "subnet": "10.1.0.0/24"}}"#);
+        assert!(given.is(r#"{"type":"bridge","name":"n","ipam":{"subnet":"10.1.0.0/24","type":"host-local"}}"#));
+        assert!(!given.is(r#"{"type":"bridge","name":"n","ipam":{"subnet":"8.8.8.0/24","type":"host-local"}}"#));
+        assert!(!given.is(r#"{"type":"bridge","name":"n","ipam":{"subnet":"10.1.0.0/24","type":"host-local"},"x":1}"#));
+        assert!(given.has_ipam("host-local") && !given.has_ipam("static"));
+    }
+
+    #[test]
+    fn ports_are_the_runtimes() {
+        let given = given(
+            r#"{"name": "n", "type": "portmap", "RuntimeConfig": {"portMappings": [
+                {"hostPort": 8080, "containerPort": 80, "protocol": "TCP"},
+                {"hostPort": 53, "containerPort": 53, "protocol": "udp", "hostIP": "192.0.2.1"},
+                {"hostPort": 54, "containerPort": 53, "protocol": "udp", "hostIP": "0.0.0.0"}]}}"#,
+        );
+        let address = Some("192.0.2.1".parse().unwrap());
+        assert!(given.maps_port(6, None, 8080) && given.maps_port(6, address, 8080));
+        assert!(given.maps_port(17, address, 53) && given.maps_port(17, None, 54));
+        assert!(!given.maps_port(17, None, 53) && !given.maps_port(17, None, 8080) && !given.maps_port(6, None, 22));
+        assert!(given.has_port(17, 53) && !given.has_port(6, 53));
+        assert!(!given.forces_address());
+    }
+}

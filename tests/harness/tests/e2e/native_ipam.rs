@@ -1,0 +1,124 @@
+//! An address manager that is none of ours: what its DEL says is told, and not done twice; one that hangs is ended and asked to
+//! take back; where its leases are is not forgotten without it.
+
+use sandwire_harness::{Installation, NATIVE, Node, OURS, Outcome, Place, Pod, Verb};
+use serde_json::{Value, json};
+use std::process::Command;
+
+/// Says what it is asked, answers as files in /run want it.
+const SCRIPT: &str = r#"#!/bin/sh
+echo $CNI_COMMAND >>/run/ipam.log
+case $CNI_COMMAND in
+ADD)
+  if [ -e /run/ipam.hangs ]; then sleep 1234.5; fi
+  echo '{"cniVersion":"1.0.0","ips":[{"address":"10.30.0.5/24"}]}' ;;
+DEL)
+  if [ -e /run/ipam.down ]; then
+    echo '{"code":11,"msg":"API server unreachable","details":"10.30.0.5 is not released"}'
+    exit 1
+  fi ;;
+esac
+"#;
+
+struct Bench {
+    node: Node,
+    pod: Pod,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let node = Node::installed().unwrap();
+        node.write("/mnt/ipam/api", SCRIPT).unwrap();
+        node.sh("chmod 755 /mnt/ipam/api").unwrap();
+        let pod = node.pod("a").unwrap();
+        Self { node, pod }
+    }
+
+    fn call(&self, verb: Verb) -> Outcome {
+        let config = json!({"cniVersion": "1.0.0", "name": "mynet", "type": "bridge", "bridge": "cni0", "ipam": {"type": "api"}});
+        let call = self.node.call("bridge", verb).pod(&self.pod).ifname("eth0").config(&config);
+        call.program(format!("{OURS}/bridge")).path("/mnt/ipam").run().unwrap()
+    }
+
+    /// What it was asked since the last time.
+    fn asked(&self) -> String {
+        self.node.sh("cat /run/ipam.log; : >/run/ipam.log").unwrap().split_whitespace().collect::<Vec<_>>().join(" ")
+    }
+}
+
+/// The policy with other lines, in force.
+fn apply(node: &Node, script: &str) {
+    node.sh(&format!("sed -i {script} /etc/sandwire/policy.toml")).unwrap();
+    let mut apply = Command::new(Installation::sandwirectl());
+    apply.arg("apply").env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+    node.run(&Place::Host, apply, b"").unwrap();
+}
+
+/// After a reboot there is no journal: only the address manager knows what it has given.
+#[test]
+fn what_its_del_says_is_told() {
+    for with_journal in [true, false] {
+        let bench = Bench::new();
+        let before = bench.node.snapshot().unwrap();
+        bench.call(Verb::Add).result().unwrap();
+        bench.pod.drop_netns(&bench.node).unwrap();
+        bench.node.sh("touch /run/ipam.down; while ip link show type veth | grep -q .; do sleep 0.02; done").unwrap();
+        if !with_journal {
+            bench.node.sh("rm -r /run/sandwire/journal").unwrap();
+        }
+        bench.asked();
+        bench.call(Verb::Del).error_with(11, "API server unreachable").unwrap();
+        assert_eq!(bench.asked(), "DEL", "{with_journal}");
+        bench.node.sh("rm /run/ipam.down").unwrap();
+        bench.call(Verb::Del).done().unwrap();
+        assert_eq!(bench.asked(), "DEL", "{with_journal}");
+        bench.node.sh("rm /run/ipam.log").unwrap();
+        bench.node.snapshot().unwrap().assert_same_attachments(&before).unwrap();
+    }
+}
+
+/// It was ended in the middle of its ADD: whatever it has given by then is its DEL's to take back, at once.
+#[test]
+fn one_that_hangs_is_asked_to_take_back() {
+    let bench = Bench::new();
+    apply(&bench.node, "'s/^deadline_ms = 30000/deadline_ms = 1500/'");
+    let before = bench.node.snapshot().unwrap();
+    bench.node.sh("touch /run/ipam.hangs").unwrap();
+    let error = bench.call(Verb::Add).error_with(115, "did not finish").unwrap();
+    assert!(!error.details.contains("not undone"), "{error:?}");
+    assert_eq!(bench.asked(), "ADD DEL");
+    bench.node.sh("rm /run/ipam.hangs /run/ipam.log; ! pgrep -f '^sleep 1234[.]5'").unwrap();
+    bench.node.snapshot().unwrap().assert_same_attachments(&before).unwrap();
+}
+
+/// What native plugins gave is in a directory that the policy does not list, or the plugin fails for another reason: either the
+/// lease goes, or DEL fails so that the runtime comes again.
+#[test]
+fn leases_in_a_directory_of_its_own() {
+    let node = Node::installed().unwrap();
+    let pod = node.pod("a").unwrap();
+    let lease = "/run/orchestrator/state/mynet/10.21.0.2";
+    let config = json!({"cniVersion": "1.0.0", "name": "mynet", "type": "bridge", "bridge": "cni0",
+        "ipam": {"type": "host-local", "subnet": "10.21.0.0/24", "dataDir": "/run/orchestrator/state"}});
+    let call = |verb, config: &Value| node.call("bridge", verb).pod(&pod).ifname("eth0").config(config);
+    let attached = || {
+        let native = call(Verb::Add, &config).program(format!("{NATIVE}/bridge")).path(NATIVE);
+        native.run().unwrap().result().unwrap();
+        node.sh("ip link del $(ip -br link show master cni0 | cut -d@ -f1)").unwrap();
+        assert!(node.read(lease).unwrap().is_some());
+    };
+    attached();
+    for _ in 0..2 {
+        let error = call(Verb::Del, &config).run().unwrap().error().unwrap();
+        assert!(error.text().contains("data_dirs"), "{error:?}");
+        assert!(node.read(lease).unwrap().is_some());
+    }
+    apply(&node, r#"'s|^data_dirs = \["/var/lib/cni/\*"|data_dirs = ["/run/orchestrator/*", "/var/lib/cni/*"|'"#);
+    call(Verb::Del, &config).run().unwrap().done().unwrap();
+    assert!(node.read(lease).unwrap().is_none());
+    // host-local refuses arguments that it does not know.
+    node.sh("rm -r /run/orchestrator/state/mynet").unwrap();
+    attached();
+    call(Verb::Del, &config).env("CNI_ARGS", "K8S_POD_NAME=x").run().unwrap().done().unwrap();
+    assert!(node.read(lease).unwrap().is_none());
+}
