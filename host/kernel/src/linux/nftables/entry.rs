@@ -234,6 +234,11 @@ impl Entry {
         }
     }
 
+    /// Where it stands, to look it up by: a pod may publish thousands of ports.
+    pub(super) fn place(&self) -> (&str, Vec<u8>) {
+        (self.group(), self.key())
+    }
+
     pub(super) fn has_place_of(&self, other: &Self) -> bool {
         self.group() == other.group() && self.key() == other.key()
     }

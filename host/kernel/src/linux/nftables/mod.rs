@@ -30,6 +30,7 @@ use entry::{Entry, Protocol, Table, Wanted};
 use owner::Owner;
 pub(super) use reference::limiter;
 use settle::{Label, settle};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use wire::Wire;
@@ -283,37 +284,50 @@ fn label_of(owner: &RuleOwner, label: &str) -> Label {
 
 /// What the rules come to, by table.
 fn translate(rules: &[Rule]) -> Outcome<[(&'static Table, Vec<Wanted>); 5]> {
-    let [mut masquerading, mut guarding, mut ports, mut forwarding, mut within] = <[Vec<Wanted>; 5]>::default();
+    let [mut masquerading, mut guarding, mut ports, mut forwarding, mut within] = <[Places; 5]>::default();
     for rule in rules {
         match rule {
-            Rule::Masquerade { source, except } => add(&mut masquerading, masquerade::wanted(*source, except)?)?,
-            Rule::SpoofCheck { port, mac } => add(&mut guarding, spoofcheck::wanted(port, *mac)?)?,
+            Rule::Masquerade { source, except } => masquerading.add(masquerade::wanted(*source, except)?)?,
+            Rule::SpoofCheck { port, mac } => guarding.add(spoofcheck::wanted(port, *mac)?)?,
             Rule::ForwardPort(forward) => {
                 let (port, returns) = ports::wanted(forward)?;
-                add(&mut ports, port)?;
-                returns.into_iter().try_for_each(|wanted| add(&mut masquerading, wanted))?;
+                ports.add(port)?;
+                returns.into_iter().try_for_each(|wanted| masquerading.add(wanted))?;
             }
             Rule::Forward { address, ingress, bridge } => {
                 let (forward, isolation) = forward::wanted(*address, *ingress, bridge.as_deref())?;
-                add(&mut forwarding, forward)?;
-                isolation.into_iter().try_for_each(|wanted| add(&mut within, wanted))?;
+                forwarding.add(forward)?;
+                isolation.into_iter().try_for_each(|wanted| within.add(wanted))?;
             }
         }
     }
     let [a, b, c, d, e] = TABLES;
+    let [masquerading, guarding, ports, forwarding, within] =
+        [masquerading, guarding, ports, forwarding, within].map(|places| places.wanted);
     Ok([(a, masquerading), (b, guarding), (c, ports), (d, forwarding), (e, within)])
 }
 
-fn add(table: &mut Vec<Wanted>, wanted: Wanted) -> Outcome<()> {
-    match table.iter().find(|other| other.entry.has_place_of(&wanted.entry)) {
-        Some(other) if other.entry == wanted.entry => Ok(()),
-        Some(other) => {
-            let (one, two) = (&other.meaning, &wanted.meaning);
-            Err(KernelError::Invalid(format!("{one} contradicts {two}")))
-        }
-        None => {
-            table.push(wanted);
-            Ok(())
+/// What is wanted of one table, each place once.
+#[derive(Default)]
+struct Places {
+    wanted: Vec<Wanted>,
+    known: BTreeMap<(String, Vec<u8>), usize>,
+}
+
+impl Places {
+    fn add(&mut self, wanted: Wanted) -> Outcome<()> {
+        let (group, key) = wanted.entry.place();
+        let number = *self.known.entry((group.to_owned(), key)).or_insert(self.wanted.len());
+        match self.wanted.get(number) {
+            Some(other) if other.entry == wanted.entry => Ok(()),
+            Some(other) => {
+                let (one, two) = (&other.meaning, &wanted.meaning);
+                Err(KernelError::Invalid(format!("{one} contradicts {two}")))
+            }
+            None => {
+                self.wanted.push(wanted);
+                Ok(())
+            }
         }
     }
 }

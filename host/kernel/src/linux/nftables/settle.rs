@@ -407,14 +407,17 @@ fn decide<'a>(
         record.entry.as_ref() == Some(&wanted.entry)
             && label.is_some_and(|l| l.hash == record.label && holder.as_ref() == Some(&l.comment))
     };
+    let mut places = BTreeMap::new();
+    for (wanted, holder) in wanted.iter().zip(&look.holders) {
+        places.entry(wanted.entry.place()).or_insert((wanted, holder));
+    }
+    let mut standing = BTreeMap::new();
     for record in &look.own {
         let in_scope = label.is_none_or(|label| label.hash == record.label);
-        let place = wanted.iter().zip(&look.holders).find(|(w, _)| {
-            let entry = record.entry.as_ref();
-            entry.is_some_and(|entry| w.entry.has_place_of(entry))
-        });
+        let place = record.entry.as_ref().and_then(|entry| places.get(&entry.place()));
         let stays = place.map_or(!in_scope, |(wanted, holder)| stands(record, wanted, holder));
         if stays {
+            standing.extend(record.entry.as_ref().map(|entry| (entry.place(), entry)));
             after.push(record.clone());
         } else {
             gone.extend(record.entry.clone());
@@ -423,7 +426,7 @@ fn decide<'a>(
     let mut added = Vec::new();
     let mut records: Vec<(Owner, Vec<Record>, Vec<Record>)> = Vec::new();
     for ((wanted, holder), companions) in wanted.iter().zip(&look.holders).zip(&look.companions) {
-        if after.iter().any(|record| record.entry.as_ref() == Some(&wanted.entry)) {
+        if standing.get(&wanted.entry.place()) == Some(&&wanted.entry) {
             continue;
         }
         added.push(wanted);
