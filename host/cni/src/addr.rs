@@ -34,6 +34,14 @@ pub fn parse_cidr(text: &str) -> Result<IpNet> {
     parse().ok_or_else(|| Error::invalid_config(format!("invalid CIDR address: {text}")))
 }
 
+/// The address after a network's own: its gateway where nobody names another (the reference's `calcGatewayIP`).
+pub fn first(net: IpNet) -> IpAddr {
+    match net.network() {
+        IpAddr::V4(network) => IpAddr::V4(u32::from(network).wrapping_add(1).into()),
+        IpAddr::V6(network) => IpAddr::V6(u128::from(network).wrapping_add(1).into()),
+    }
+}
+
 /// `#[serde(with = "sandwire_cni::addr::cidr")]` for an [`IpNet`] that has to be there.
 pub mod cidr {
     use super::*;

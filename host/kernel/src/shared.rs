@@ -3,7 +3,6 @@
 use crate::{AddressSpec, BridgeSpec, DeviceSpec, Kernel, KernelError, LinkChanges, LinkInfo, Mac, Outcome};
 use ipnet::IpNet;
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::net::IpAddr;
 
 /// The named bridge, made if missing, and up; whether it was made.
 ///
@@ -123,11 +122,6 @@ pub fn ensure_mac(kernel: &mut dyn Kernel, link: &LinkInfo, mac: Mac) -> Outcome
     kernel
         .change_link(link.id, &LinkChanges { mac: Some(mac), ..LinkChanges::default() })
         .map_err(|error| error.context(format!("could not set the MAC of {:?}", link.name)))
-}
-
-/// The host address of a network that its gateway gets by default: the first one.
-pub fn first_address(network: IpNet) -> Option<IpAddr> {
-    network.hosts().next()
 }
 
 /// The veth whose host end is named `name` ("BRIDGE.VLAN") and whose other end is an untagged port of `vlan` of the

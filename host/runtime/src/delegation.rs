@@ -48,6 +48,9 @@ pub(crate) fn run(
         }
     };
     session.depth = depth - 1;
+    if verb == Command::Del && session.subject.verb == Command::Add && is_ipam && answer.is_ok() {
+        session.forget_held();
+    }
     if verb == Command::Add
         && is_ipam
         && let Ok(text) = &answer
@@ -99,6 +102,8 @@ fn check(session: &Session, parent: &Grant, verb: Command, plugin: &str, config:
             ),
         });
     }
+    // The host's own text, not the guest's that means the same to the host: of equal keys it sees the last one, Go merges them.
+    let config = if parent.own_addresses { config } else { session.given.text() };
     let config = NetworkConfig::parse(config.as_bytes(), verb)?;
     // A plugin must not reach into another network through a native delegate's own reading of the configuration.
     if config.name != session.subject.attachment.network {
@@ -176,10 +181,12 @@ fn native(
     };
     let deadline = session.deadline;
     let stdin = with_prev_result(text, session.prev_result.as_ref(), config.version);
+    let container = session.subject.attachment.container_id.clone();
     let Some(runner) = &mut session.native else { return Err(Error::internal("the runner of native plugins is gone")) };
-    let ran = runner.run(plugin, verb.as_str(), &ifname, &stdin, &deadline);
-    if verb == Command::Del && ran.is_err() {
-        session.failed_delegates.push(plugin.to_owned());
+    let ran = runner.run(plugin, verb.as_str(), (container.as_str(), ifname.as_str()), &stdin, &deadline);
+    if verb == Command::Del {
+        let which = if ran.is_ok() { &mut session.released_delegates } else { &mut session.failed_delegates };
+        which.push(plugin.to_owned());
     }
     let stdout = ran?;
     session.done(intent, None).map_err(|e| Error::internal(e.text()))?;

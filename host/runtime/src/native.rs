@@ -26,6 +26,8 @@ use std::time::{Duration, Instant};
 struct Order {
     plugin: String,
     verb: String,
+    /// GC takes back what many have; its own environment names none of them.
+    container_id: String,
     ifname: String,
     config: String,
 }
@@ -188,12 +190,18 @@ impl NativeRunner {
         &mut self,
         plugin: &str,
         verb: &str,
-        ifname: &str,
+        (container_id, ifname): (&str, &str),
         config: &str,
         deadline: &Deadline,
     ) -> Result<String, Error> {
         let broken = |e: String| Error::internal(format!("could not run native plugin {plugin:?}: {e}"));
-        let order = Order { plugin: plugin.into(), verb: verb.into(), ifname: ifname.into(), config: config.into() };
+        let order = Order {
+            plugin: plugin.into(),
+            verb: verb.into(),
+            container_id: container_id.into(),
+            ifname: ifname.into(),
+            config: config.into(),
+        };
         let mut line = serde_json::to_string(&order).map_err(|e| broken(e.to_string()))?;
         line.push('\n');
         let Some(child) = self.children.last_mut() else { return Err(broken("an earlier one was killed".into())) };
@@ -276,10 +284,12 @@ fn execute(
 }
 
 fn run_once(file: &Path, order: &Order, environment: &[(String, String)]) -> std::io::Result<(String, bool)> {
+    let container = Some(("CNI_CONTAINERID", &order.container_id)).filter(|(_, id)| !id.is_empty());
     let mut child = Command::new(file)
         .arg0(file)
         .env_clear()
         .envs(environment.iter().map(|(k, v)| (k, v)))
+        .envs(container)
         .env("CNI_COMMAND", &order.verb)
         .env("CNI_IFNAME", &order.ifname)
         .stdin(Stdio::piped())

@@ -61,6 +61,8 @@ pub(crate) struct Session {
     pub(crate) ruled: usize,
     /// Native delegates whose DEL this call has run in vain.
     pub(crate) failed_delegates: Vec<String>,
+    /// Those whose DEL succeeded.
+    pub(crate) released_delegates: Vec<String>,
     /// The owners to keep, in GC.
     pub(crate) valid: Option<Vec<sandwire_state::Owner>>,
     /// Whose leases GC has given back, and of which addresses.
@@ -77,6 +79,8 @@ pub(crate) struct Session {
     intended: usize,
     /// Addresses that the attachment holds: what it may have routes and rules for in the host's namespace.
     held: Vec<IpAddr>,
+    /// The same with their prefixes, as address management gave them.
+    given_nets: Vec<IpNet>,
     /// Gateways of those addresses, with their prefixes: what the host may be on the attachment's links and its bridge.
     gateways: Vec<IpNet>,
 }
@@ -155,6 +159,7 @@ impl Session {
             delegated: 0,
             ruled: 0,
             failed_delegates: Vec::new(),
+            released_delegates: Vec::new(),
             valid: None,
             freed: Vec::new(),
             kernel,
@@ -164,6 +169,7 @@ impl Session {
             ensured: Vec::new(),
             intended: 0,
             held: Vec::new(),
+            given_nets: Vec::new(),
             gateways: Vec::new(),
         };
         if let Some(result) = session.prev_result.take() {

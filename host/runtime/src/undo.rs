@@ -155,10 +155,12 @@ pub(crate) fn take_back(session: &mut Session, plugin: &str, undo: &Undo) -> Fat
                 return Fate::Failed(format!("DEL of delegate {plugin:?} failed"));
             }
             match &mut session.native {
-                Some(native) => match native.run(plugin, "DEL", ifname, config, &deadline) {
-                    Ok(_) => Fate::Undone,
-                    Err(error) => Fate::Failed(format!("DEL of delegate {plugin:?}: {error}")),
-                },
+                Some(native) => {
+                    match native.run(plugin, "DEL", (&subject.attachment.container_id, ifname), config, &deadline) {
+                        Ok(_) => Fate::Undone,
+                        Err(error) => Fate::Failed(format!("DEL of delegate {plugin:?}: {error}")),
+                    }
+                }
                 None => Fate::Failed(format!(
                     "DEL of delegate {plugin:?}: no native plugin may be executed in this {}",
                     subject.verb

@@ -12,12 +12,11 @@ use crate::session::{Given, Session, Subject};
 use crate::store::Generation;
 use crate::stores;
 use crate::undo::{self, Fate};
-use sandwire_cni::{CniResult, Command, Error, Invocation, NetworkConfig, Version, code};
+use sandwire_cni::{CniResult, Command, Error, Invocation, IpConfig, NetworkConfig, Version, code};
 use sandwire_kernel::linux::{LinuxKernel, Needs, OwnNetns, open_netns, open_own, same_netns};
 use sandwire_kernel::{Kernel, KernelError, Netns};
 use sandwire_policy::{Grant, Limits, paths};
 use sandwire_state::journal::{self, Attachment, Entry, Journal};
-use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -201,14 +200,15 @@ fn add(mut session: Box<Session>, grant: Grant, config: &NetworkConfig) -> Resul
 
     let before = session.newest_entry();
     // An address manager imports no namespace, and which addresses there are is its business.
-    let may_state_any = grant.own_addresses || !imports::imports_namespace(&grant);
+    let is_ipam = config.ipam_type.as_deref() == Some(session.subject.plugin.as_str());
+    let may_state_any = grant.own_addresses || (is_ipam && !imports::imports_namespace(&grant));
     let (mut session, answer) = guest(session, grant, Command::Add, config);
     let finished = answer.and_then(|text| {
         let result = CniResult::parse(&text, Version::V110).map_err(|error| {
             Error::internal(format!("plugin {:?} returned no valid result: {error}", session.subject.plugin))
         })?;
-        if !may_state_any && let Err(address) = session.must_hold_result(&result) {
-            return Err(not_held(&session.subject.plugin, address));
+        if !may_state_any && let Err(ip) = session.must_hold_result(&result) {
+            return Err(not_held(&session.subject.plugin, &ip));
         }
         let text = result.to_json(config.version)?;
         if let Some(signal) = session.deadline.reason() {
@@ -234,11 +234,13 @@ fn add(mut session: Box<Session>, grant: Grant, config: &NetworkConfig) -> Resul
     finished
 }
 
-fn not_held(plugin: &str, address: IpAddr) -> Error {
+fn not_held(plugin: &str, ip: &IpConfig) -> Error {
+    let gateway = ip.gateway.map(|gateway| format!(" with gateway {gateway}")).unwrap_or_default();
     Error {
         code: code::POLICY_DENIED,
         msg: format!(
-            "plugin {plugin:?} says that the container has {address}, which address management did not give it"
+            "plugin {plugin:?} says that the container has {}{gateway}, which address management did not give it",
+            ip.address
         ),
         details: format!(
             "later plugins of the list would let that address's traffic through; a plugin that decides itself which addresses a pod has needs  own_addresses = true  under [plugins.{plugin}] in {}, then run: sandwirectl apply",
@@ -267,7 +269,7 @@ fn del(session: Box<Session>, grant: Result<Grant, Error>, config: &NetworkConfi
     report(&left, "DEL");
     let outcome = match answer {
         // What the delegate says of itself, with its own code: the runtime knows it from there.
-        Err(error) if !failed.is_empty() && session.only_delegates_are_left(&top) => Err(error),
+        Err(error) if !session.failed_delegates.is_empty() && session.only_delegates_are_left(&top) => Err(error),
         _ if !failed.is_empty() => Err(Error {
             code: code::INTERNAL,
             msg: format!("DEL of {} could not remove everything", session.subject.attachment.container_id),
@@ -307,7 +309,8 @@ fn still_there(session: &mut Session, config: &NetworkConfig, ipam_was_known: bo
     let attachment = session.subject.attachment.clone();
     if let Some(ipam) = config.ipam_type.as_deref() {
         // What it keeps is where only it can look. The sweep has run its DEL if our ADD had run its ADD.
-        if !ipam_was_known && matches!(find(ipam, &session.subject.path), Ok(Found::Native(_))) {
+        let is_released = ipam_was_known || session.released_delegates.iter().any(|released| released == ipam);
+        if !is_released && matches!(find(ipam, &session.subject.path), Ok(Found::Native(_))) {
             return Some(format!("what address manager {ipam:?} has given"));
         }
         if let Err(still) = stores::release(&session.generation, config, &attachment.owner()) {

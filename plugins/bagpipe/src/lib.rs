@@ -154,7 +154,7 @@ impl Status for Bagpipe {
 fn announced(result: &mut CniResult, is_gateway: bool) -> Result<IpConfig, Failure> {
     if is_gateway {
         for ip in result.ips.iter_mut().filter(|ip| ip.gateway.is_none()) {
-            ip.gateway = ip.address.hosts().next();
+            ip.gateway = Some(sandwire_plugin::addr::first(ip.address));
         }
     }
     for ip in result.ips.iter().filter(|ip| ip.address.addr().is_ipv6()) {

@@ -1,6 +1,6 @@
 //! Which gateways a result has, and what is filled in where the address manager named none.
 
-use sandwire_plugin::{CniResult, IpNet, Route};
+use sandwire_plugin::{CniResult, IpNet, Route, addr};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// The container's interface among the interfaces of the result: bridge, port, interface.
@@ -18,7 +18,7 @@ pub(crate) fn complete(result: &mut CniResult, is_gateway: bool, is_default: boo
     for ip in &mut result.ips {
         ip.interface = Some(CONTAINER);
         if ip.gateway.is_none() && is_gateway {
-            ip.gateway = Some(first(ip.address));
+            ip.gateway = Some(addr::first(ip.address));
         }
         if !is_default {
             continue;
@@ -44,14 +44,6 @@ pub(crate) fn of(result: &CniResult) -> impl Iterator<Item = Gateway> + use<> {
         result.ips.iter().filter_map(|ip| IpNet::new(ip.gateway?, ip.address.prefix_len()).ok()).collect();
     let (v4, v6): (Vec<IpNet>, Vec<IpNet>) = gateways.into_iter().partition(|gateway| gateway.addr().is_ipv4());
     v4.into_iter().chain(v6).map(|address| Gateway { address })
-}
-
-/// The address after the network's own.
-fn first(address: IpNet) -> IpAddr {
-    match address.network() {
-        IpAddr::V4(network) => Ipv4Addr::from(u32::from(network).wrapping_add(1)).into(),
-        IpAddr::V6(network) => Ipv6Addr::from(u128::from(network).wrapping_add(1)).into(),
-    }
 }
 
 #[cfg(test)]

@@ -128,6 +128,9 @@ impl leases::HostStore for Guest {
         let handle = table.get_mut(&this)?;
         let released = handle.store.release(&session.subject.attachment.owner())?;
         let directory = handle.directory.clone();
+        if session.subject.verb == Command::Add {
+            session.forget_held();
+        }
         session.taken_back(|undo| {
             is_release_of(undo, &directory, &released)
                 || matches!(undo, Undo::ReleaseLease { directory: at, .. } if *at == directory)

@@ -1,7 +1,7 @@
 //! The configuration that the running plugin was given. What stands in it is the operator's and the runtime's word; what a
 //! plugin says beside it is its own.
 
-use sandwire_cni::{NetworkConfig, go_json};
+use sandwire_cni::{NetworkConfig, go_json::Json};
 use serde::Deserialize;
 use serde_json::Value;
 use std::cell::OnceCell;
@@ -32,32 +32,26 @@ impl Wants {
     fn of(text: &str) -> Self {
         #[derive(Default, Deserialize)]
         #[serde(default, rename_all = "camelCase")]
-        struct Keys {
-            force_address: bool,
-            runtime_config: RuntimeConfig,
-        }
-        #[derive(Default, Deserialize)]
-        #[serde(default, rename_all = "camelCase")]
-        struct RuntimeConfig {
-            port_mappings: Option<Vec<PortMapping>>,
-        }
-        #[derive(Default, Deserialize)]
-        #[serde(default, rename_all = "camelCase")]
         struct PortMapping {
             host_port: i64,
             protocol: String,
             #[serde(rename = "hostIP")]
             host_ip: String,
         }
-        // What can't be read wants nothing; the plugin says what is wrong with it.
-        let keys: Keys = go_json::from_str(text).unwrap_or_default();
+        // What can't be read wants nothing, by itself; the plugin says what is wrong with it.
+        let tree = Json::parse(text).unwrap_or(Json::Null);
+        let force = tree.get("forceAddress").and_then(|value| value.clone().decode().ok());
+        let mappings = match tree.get("runtimeConfig").and_then(|config| config.get("portMappings")) {
+            Some(Json::Array(mappings)) => mappings.as_slice(),
+            _ => &[],
+        };
         let port = |mapping: &PortMapping| {
             let named = PROTOCOLS.iter().find(|(name, _)| mapping.protocol.eq_ignore_ascii_case(name));
             let address = mapping.host_ip.parse::<IpAddr>().ok().map(|address| address.to_canonical());
             Some((named?.1, u16::try_from(mapping.host_port).ok()?, address.filter(|ip| !ip.is_unspecified())))
         };
-        let ports = keys.runtime_config.port_mappings.iter().flatten().filter_map(port).collect();
-        Self { force_address: keys.force_address, ports }
+        let ports = mappings.iter().filter_map(|mapping| port(&mapping.clone().decode().ok()?)).collect();
+        Self { force_address: force.unwrap_or_default(), ports }
     }
 }
 
@@ -72,7 +66,12 @@ impl Given {
         self.ipam.as_deref() == Some(plugin)
     }
 
-    /// Whether this is the same configuration, perhaps written otherwise.
+    /// It, without prevResult.
+    pub(crate) fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// Whether this is meant to be the same configuration, perhaps written otherwise.
     pub(crate) fn is(&self, text: &str) -> bool {
         let json = |text: &str| serde_json::from_str::<Value>(text).ok();
         self.text == text || json(&self.text).is_some_and(|own| json(text) == Some(own))

@@ -5,7 +5,7 @@ use crate::handles::Right;
 use crate::host_end;
 use crate::refusal::{Answer, Refusal};
 use ipnet::IpNet;
-use sandwire_cni::CniResult;
+use sandwire_cni::{CniResult, IpConfig, addr};
 use sandwire_kernel::{AddressSpec, LinkId, LinkInfo, Netns};
 use sandwire_policy::{Grant, matches_any};
 use sandwire_state::journal::{Side, State, Undo};
@@ -15,14 +15,6 @@ use std::net::IpAddr;
 /// the veth of a bridge's VLAN.
 pub(crate) fn is_shared(info: &LinkInfo) -> bool {
     info.kind == "bridge" || (info.kind == "veth" && bridge_of_vlan_port(&info.name).is_some())
-}
-
-/// The first address of a network; none of one that is the last there is.
-fn first_of(net: IpNet) -> Option<IpAddr> {
-    match net.network() {
-        IpAddr::V4(address) => u32::from(address).checked_add(1).map(|next| IpAddr::V4(next.into())),
-        IpAddr::V6(address) => u128::from(address).checked_add(1).map(|next| IpAddr::V6(next.into())),
-    }
 }
 
 impl Session {
@@ -43,19 +35,39 @@ impl Session {
     pub(crate) fn remember_result(&mut self, result: &CniResult) {
         for ip in &result.ips {
             self.remember_held(ip.address.addr());
-            let gateway = ip.gateway.or_else(|| first_of(ip.address));
-            self.gateways.extend(gateway.and_then(|gateway| IpNet::new(gateway, ip.address.prefix_len()).ok()));
+            self.given_nets.push(ip.address);
+            let gateway = ip.gateway.unwrap_or_else(|| addr::first(ip.address));
+            self.gateways.extend(IpNet::new(gateway, ip.address.prefix_len()));
         }
     }
 
-    /// Whether an address of a result is one that the attachment may have, as far as the host knows: the next plugin of the
-    /// list, which may be trusted with more, takes it for the attachment's.
+    /// What was given is given back: only what earlier plugins said is left.
+    pub(crate) fn forget_held(&mut self) {
+        self.held.clear();
+        self.given_nets.clear();
+        self.gateways.clear();
+        if let Some(result) = self.prev_result.take() {
+            self.remember_result(&result);
+            self.prev_result = Some(result);
+        }
+    }
+
+    /// Whether the addresses of a result are ones that the attachment may have, as far as the host knows, with their prefixes
+    /// and gateways: the next plugin of the list, which may be trusted with more, takes them for the attachment's.
     ///
     /// # Errors
     /// The first one that it does not hold.
-    pub(crate) fn must_hold_result(&self, result: &CniResult) -> Result<(), IpAddr> {
-        let mut addresses = result.ips.iter().map(|ip| ip.address.addr());
-        addresses.find(|address| !address.is_loopback() && !self.held.contains(address)).map_or(Ok(()), Err)
+    pub(crate) fn must_hold_result(&self, result: &CniResult) -> Result<(), IpConfig> {
+        let is_given = |ip: &&IpConfig| {
+            let address = ip.address.addr();
+            // Of a lease the store knows no prefix.
+            let prefix_is_unknown = !self.given_nets.iter().any(|net| net.addr() == address);
+            let gateway = ip.gateway.and_then(|gateway| IpNet::new(gateway, ip.address.prefix_len()).ok());
+            let holds = self.given_nets.contains(&ip.address) || (prefix_is_unknown && self.held.contains(&address));
+            let gateway_is_given = ip.gateway.is_none() || gateway.is_some_and(|net| self.gateways.contains(&net));
+            address.is_loopback() || (holds && gateway_is_given)
+        };
+        result.ips.iter().find(|ip| !is_given(ip)).cloned().map_or(Ok(()), Err)
     }
 
     /// Whether the attachment holds the address: it has leased it, a delegate gave it, or it is in prevResult.

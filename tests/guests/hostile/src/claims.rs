@@ -11,6 +11,8 @@ pub(crate) const ACTS: &[(&str, Act)] = &[
     ("claim", claim),
     ("claim-by-delegate", claim_by_delegate),
     ("another-configuration", another_configuration),
+    ("equal-keys", equal_keys),
+    ("given-back", given_back),
     ("delegate-verb", delegate_verb),
     ("gateway-of-a-bridge", gateway_of_a_bridge),
     ("switch-off", switch_off),
@@ -21,7 +23,8 @@ pub(crate) const ACTS: &[(&str, Act)] = &[
 
 /// A result with an address of its own choosing.
 fn claim(config: &Value) -> Result<String, Failure> {
-    Ok(format!("{{\"cniVersion\":\"1.1.0\",\"ips\":[{{\"address\":\"{}\"}}]}}", text(config, "address")))
+    let ip = serde_json::json!({"address": text(config, "address"), "gateway": config.get("gateway")});
+    Ok(serde_json::json!({"cniVersion": "1.1.0", "ips": [ip]}).to_string())
 }
 
 /// A delegate, itself, that is no address manager, answers with the address; then the node is to have a route to it.
@@ -45,6 +48,21 @@ fn another_configuration(config: &Value) -> Result<String, Failure> {
     }
     delegate::add(text(&config["ipam"], "type"), &other.to_string(), &[])?;
     succeeded("addresses of somebody else's network")
+}
+
+/// Of equal keys some readers take the last one, and others all of them.
+fn equal_keys(config: &Value) -> Result<String, Failure> {
+    let whole = config.to_string();
+    let injected = r#"{"ipam":{"ranges":[[{"subnet":"8.8.8.0/24"}]],"dataDir":"/run/cni-evil"},"#;
+    delegate::add(text(&config["ipam"], "type"), &whole.replacen('{', injected, 1), &[])
+}
+
+/// An address is given back, and used all the same.
+fn given_back(config: &Value) -> Result<String, Failure> {
+    let (plugin, config) = (text(&config["ipam"], "type"), config.to_string());
+    let answer = delegate::add(plugin, &config, &[])?;
+    delegate::del(plugin, &config, &[])?;
+    Ok(answer)
 }
 
 fn delegate_verb(config: &Value) -> Result<String, Failure> {

@@ -19,6 +19,12 @@ fn addresses_that_nobody_gave() {
     let config = bench.config("claim", &json!({"address": "10.9.0.5/24", "prevResult": earlier()}));
     bench.call(Verb::Add, &config).unwrap().result().unwrap();
 
+    // With another prefix or gateway it is another network's.
+    for claim in [json!({"address": "10.9.0.5/8"}), json!({"address": "10.9.0.5/24", "gateway": "10.9.0.66"})] {
+        let mut claim = claim;
+        claim["prevResult"] = earlier();
+        bench.stopped("claim", &claim, 110, "did not give it").unwrap();
+    }
     let address = json!({"address": "10.96.0.1/32"});
     bench.stopped("claim-by-delegate", &address, 110, "with a configuration of its own").unwrap();
     // A plugin that writes its delegates' configurations holds what their address managers give, and nobody else's word.
@@ -40,6 +46,38 @@ fn another_configuration_for_the_address_manager() {
     // As it is, it may be handed on.
     let same = json!({"plugin": "host-local", "ipam": ipam["ipam"]});
     bench.act("delegate", &same).unwrap().error_with(201, "ran it").unwrap();
+}
+
+/// What the address manager gets is the host's text, however the guest's is read.
+#[test]
+fn equal_keys_in_a_delegates_configuration() {
+    let bench = Bench::new("hostile", "delegates = [\"*\"]", "").unwrap();
+    let ipam = json!({"ipam": {"type": "host-local", "subnet": "10.8.0.0/24"}});
+    let result = bench.act("equal-keys", &ipam).unwrap().result().unwrap();
+    let addresses: Vec<&str> =
+        result["ips"].as_array().unwrap().iter().map(|ip| ip["address"].as_str().unwrap()).collect();
+    assert_eq!(addresses, ["10.8.0.2/24"]);
+    assert_eq!(bench.node.sh("ls /run/cni-evil 2>/dev/null || echo nothing").unwrap().trim(), "nothing");
+}
+
+#[test]
+fn addresses_that_were_given_back() {
+    let bench = Bench::new("hostile", "delegates = [\"*\"]", "").unwrap();
+    let ipam = json!({"ipam": {"type": "host-local", "subnet": "10.8.0.0/24"}});
+    bench.act("given-back", &ipam).unwrap().error_with(110, "did not give it").unwrap();
+}
+
+/// A component that imports nothing is no address manager for that: the configuration names it, or it is none.
+#[test]
+fn a_claim_without_a_namespace() {
+    let bench = Bench::new("hostile", "", "").unwrap();
+    let call = |kind: &str| {
+        let addresses = json!([{"address": "10.96.0.1/32"}]);
+        let config = json!({"cniVersion": "1.0.0", "name": "net", "type": "static", "ipam": {"type": kind, "addresses": addresses}});
+        bench.node.cni("static", Verb::Add, &bench.pod, "eth0", &config).unwrap()
+    };
+    call("other").error_with(110, "did not give it").unwrap();
+    call("static").result().unwrap();
 }
 
 /// What runs native plugins is root, and takes no word of the guest's for what belongs to the call.

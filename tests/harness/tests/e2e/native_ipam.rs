@@ -7,11 +7,11 @@ use std::process::Command;
 
 /// Says what it is asked, answers as files in /run want it.
 const SCRIPT: &str = r#"#!/bin/sh
-echo $CNI_COMMAND >>/run/ipam.log
+echo $CNI_COMMAND $CNI_CONTAINERID >>/run/ipam.log
 case $CNI_COMMAND in
 ADD)
   if [ -e /run/ipam.hangs ]; then sleep 1234.5; fi
-  echo '{"cniVersion":"1.0.0","ips":[{"address":"10.30.0.5/24"}]}' ;;
+  echo '{"cniVersion":"1.1.0","ips":[{"address":"10.30.0.5/24"}]}' ;;
 DEL)
   if [ -e /run/ipam.down ]; then
     echo '{"code":11,"msg":"API server unreachable","details":"10.30.0.5 is not released"}'
@@ -35,8 +35,14 @@ impl Bench {
     }
 
     fn call(&self, verb: Verb) -> Outcome {
-        let config = json!({"cniVersion": "1.0.0", "name": "mynet", "type": "bridge", "bridge": "cni0", "ipam": {"type": "api"}});
-        let call = self.node.call("bridge", verb).pod(&self.pod).ifname("eth0").config(&config);
+        self.call_with(verb, &json!({}))
+    }
+
+    fn call_with(&self, verb: Verb, more: &Value) -> Outcome {
+        let mut config = json!({"cniVersion": "1.1.0", "name": "mynet", "type": "bridge", "bridge": "cni0", "ipam": {"type": "api"}});
+        config.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let call = self.node.call("bridge", verb).config(&config);
+        let call = if verb == Verb::Gc { call } else { call.pod(&self.pod).ifname("eth0") };
         call.program(format!("{OURS}/bridge")).path("/mnt/ipam").run().unwrap()
     }
 
@@ -44,6 +50,35 @@ impl Bench {
     fn asked(&self) -> String {
         self.node.sh("cat /run/ipam.log; : >/run/ipam.log").unwrap().split_whitespace().collect::<Vec<_>>().join(" ")
     }
+}
+
+/// The plugin fails for a reason of its own, after the address manager's DEL: there is nothing to come again for. If that failed
+/// too, what it says is told.
+#[test]
+fn a_plugin_that_fails_after_it() {
+    let bench = Bench::new();
+    let before = bench.node.snapshot().unwrap();
+    bench.call(Verb::Add).result().unwrap();
+    bench.asked();
+    let broken = json!({"vlan": -7});
+    bench.node.sh("touch /run/ipam.down").unwrap();
+    let error = bench.call_with(Verb::Del, &broken).error().unwrap();
+    assert!(error.text().contains("API server unreachable"), "{error:?}");
+    bench.node.sh("rm /run/ipam.down").unwrap();
+    bench.call_with(Verb::Del, &broken).done().unwrap();
+    bench.node.sh("rm /run/ipam.log").unwrap();
+    bench.node.snapshot().unwrap().assert_same_attachments(&before).unwrap();
+}
+
+/// GC says whose address is given back: its own environment names nobody.
+#[test]
+fn gc_names_the_container() {
+    let bench = Bench::new();
+    bench.call(Verb::Add).result().unwrap();
+    bench.pod.drop_netns(&bench.node).unwrap();
+    bench.asked();
+    bench.call_with(Verb::Gc, &json!({"cni.dev/valid-attachments": []})).done().unwrap();
+    assert!(bench.asked().contains(&format!("DEL {}", bench.pod.id)), "{}", bench.asked());
 }
 
 /// The policy with other lines, in force.
@@ -68,10 +103,10 @@ fn what_its_del_says_is_told() {
         }
         bench.asked();
         bench.call(Verb::Del).error_with(11, "API server unreachable").unwrap();
-        assert_eq!(bench.asked(), "DEL", "{with_journal}");
+        assert_eq!(bench.asked(), "DEL pod-a", "{with_journal}");
         bench.node.sh("rm /run/ipam.down").unwrap();
         bench.call(Verb::Del).done().unwrap();
-        assert_eq!(bench.asked(), "DEL", "{with_journal}");
+        assert_eq!(bench.asked(), "DEL pod-a", "{with_journal}");
         bench.node.sh("rm /run/ipam.log").unwrap();
         bench.node.snapshot().unwrap().assert_same_attachments(&before).unwrap();
     }
@@ -86,7 +121,7 @@ fn one_that_hangs_is_asked_to_take_back() {
     bench.node.sh("touch /run/ipam.hangs").unwrap();
     let error = bench.call(Verb::Add).error_with(115, "did not finish").unwrap();
     assert!(!error.details.contains("not undone"), "{error:?}");
-    assert_eq!(bench.asked(), "ADD DEL");
+    assert_eq!(bench.asked(), "ADD pod-a DEL pod-a");
     bench.node.sh("rm /run/ipam.hangs /run/ipam.log; ! pgrep -f '^sleep 1234[.]5'").unwrap();
     bench.node.snapshot().unwrap().assert_same_attachments(&before).unwrap();
 }
