@@ -48,7 +48,9 @@ pub(crate) fn run(
         }
     };
     session.depth = depth - 1;
-    if verb == Command::Del && session.subject.verb == Command::Add && is_ipam && answer.is_ok() {
+    // A lease whose ADD failed has been given back, too.
+    let is_given_back = (verb == Command::Del && answer.is_ok()) || (verb == Command::Add && answer.is_err());
+    if is_ipam && is_given_back && session.subject.verb == Command::Add {
         session.forget_held();
     }
     if verb == Command::Add
