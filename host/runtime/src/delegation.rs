@@ -187,8 +187,10 @@ fn native(
     let Some(runner) = &mut session.native else { return Err(Error::internal("the runner of native plugins is gone")) };
     let ran = runner.run(plugin, verb.as_str(), (container.as_str(), ifname.as_str()), &stdin, &deadline);
     if verb == Command::Del {
-        let which = if ran.is_ok() { &mut session.released_delegates } else { &mut session.failed_delegates };
-        which.push(plugin.to_owned());
+        match &ran {
+            Ok(_) => session.released_delegates.push(plugin.to_owned()),
+            Err(_) => session.failed_delegates.push((plugin.to_owned(), config.text().to_owned())),
+        }
     }
     let stdout = ran?;
     session.done(intent, None).map_err(|e| Error::internal(e.text()))?;

@@ -12,6 +12,7 @@ use sandwire_cni::{Command as Verb, Error, code};
 use sandwire_policy::{Grant, matches_any};
 use sandwire_state::journal::{Entry, Undo};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
@@ -80,14 +81,17 @@ fn is_this_program(meta: &std::fs::Metadata) -> bool {
 pub(crate) struct Orders {
     plugins: Vec<String>,
     verbs: Vec<&'static str>,
+    /// Ids of the call's container, or of those that GC may meet.
+    containers: BTreeSet<String>,
 }
 
 impl Orders {
-    /// Those of a call of `verb`: the native plugins among `named` and among the delegates that `entries` say are to be taken
+    /// Those of a call of `verb` for `containers`: the native plugins among `named` and among the delegates that `entries` say are to be taken
     /// back, as far as policy lets them be executed.
     pub(crate) fn of<'a>(
         grant: &Grant,
         verb: Verb,
+        containers: BTreeSet<String>,
         named: Option<&'a str>,
         entries: impl IntoIterator<Item = &'a Entry>,
     ) -> Self {
@@ -106,7 +110,7 @@ impl Orders {
         if matches!(verb, Verb::Add | Verb::Gc) {
             verbs.push(Verb::Del.as_str());
         }
-        Self { plugins, verbs }
+        Self { plugins, verbs, containers }
     }
 
     /// Whether this belongs to the call.
@@ -274,6 +278,9 @@ fn execute(
     environment: &[(String, String)],
 ) -> Result<Report, String> {
     orders.permit(&order.plugin, &order.verb)?;
+    if !order.container_id.is_empty() && !orders.containers.contains(&order.container_id) {
+        return Err(format!("container {:?} does not belong to this call", order.container_id));
+    }
     let file = match find(&order.plugin, path) {
         Ok(Found::Native(file)) => file,
         Ok(Found::Ours) => return Err("it is not native".into()),

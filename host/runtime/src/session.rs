@@ -17,6 +17,7 @@ use ipnet::IpNet;
 use sandwire_cni::{CniResult, Command};
 use sandwire_kernel::{Kernel, LinkId, LinkInfo, Netns, Outcome};
 use sandwire_state::journal::{Attachment, Entry, Journal, Side, State, Undo};
+use std::cell::Cell;
 use std::net::IpAddr;
 use wasmtime::Engine;
 
@@ -59,8 +60,10 @@ pub(crate) struct Session {
     pub(crate) delegated: usize,
     /// How many firewall rules its guests have asked for.
     pub(crate) ruled: usize,
-    /// Native delegates whose DEL this call has run in vain.
-    pub(crate) failed_delegates: Vec<String>,
+    /// How many shared links this call has made: those stay.
+    pub(crate) shared_links: usize,
+    /// Native delegates whose DEL this call has run in vain, each with its configuration.
+    pub(crate) failed_delegates: Vec<(String, String)>,
     /// Those whose DEL succeeded.
     pub(crate) released_delegates: Vec<String>,
     /// The owners to keep, in GC.
@@ -79,6 +82,10 @@ pub(crate) struct Session {
     intended: usize,
     /// Addresses that the attachment holds: what it may have routes and rules for in the host's namespace.
     held: Vec<IpAddr>,
+    /// Whether there is a route or a rule for one of them.
+    relied_on_held: Cell<bool>,
+    /// Whether some were given back after that: somebody else may have them by now.
+    pub(crate) gave_back: bool,
     /// The same with their prefixes, as address management gave them.
     given_nets: Vec<IpNet>,
     /// Gateways of those addresses, with their prefixes: what the host may be on the attachment's links and its bridge.
@@ -158,6 +165,7 @@ impl Session {
             depth: 0,
             delegated: 0,
             ruled: 0,
+            shared_links: 0,
             failed_delegates: Vec::new(),
             released_delegates: Vec::new(),
             valid: None,
@@ -169,6 +177,8 @@ impl Session {
             ensured: Vec::new(),
             intended: 0,
             held: Vec::new(),
+            relied_on_held: Cell::new(false),
+            gave_back: false,
             given_nets: Vec::new(),
             gateways: Vec::new(),
         };
@@ -428,6 +438,11 @@ impl Session {
     /// The name of a link, if it was seen before.
     pub(crate) fn seen_name(&self, link: LinkId) -> Option<String> {
         self.names.iter().find(|(id, _)| *id == link).map(|(_, name)| name.clone())
+    }
+
+    /// Forgets the name of a link that has got another one.
+    pub(crate) fn forget_name(&mut self, link: LinkId) {
+        self.names.retain(|(id, _)| *id != link);
     }
 
     /// Remembers the name of a link that was seen.

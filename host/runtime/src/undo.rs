@@ -150,8 +150,9 @@ pub(crate) fn take_back(session: &mut Session, plugin: &str, undo: &Undo) -> Fat
         Undo::Delegate { plugin, config, ifname } => {
             let subject = session.subject.clone();
             let deadline = session.deadline;
-            // A server that does not answer would be waited for twice.
-            if subject.verb == Command::Del && session.failed_delegates.contains(plugin) {
+            // A server that does not answer would be waited for twice. With the configuration of its ADD it may know better.
+            let is_it = |(failed, with): &(String, String)| failed == plugin && with == config;
+            if subject.verb == Command::Del && session.failed_delegates.iter().any(is_it) {
                 return Fate::Failed(format!("DEL of delegate {plugin:?} failed"));
             }
             match &mut session.native {
@@ -276,6 +277,7 @@ fn in_kernel(session: &mut Session, undo: &Undo) -> Fate {
             match ours {
                 true => {
                     let moved = kernel.move_link(info.id, netns(*to), former_name).map(|_| ());
+                    session.forget_name(info.id);
                     fate(&format!("moving link {name:?} back"), moved)
                 }
                 false => Fate::Undone,

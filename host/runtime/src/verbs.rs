@@ -191,7 +191,9 @@ fn orders(grant: &Grant, call: &Invocation, path: &[PathBuf], journal: Option<&J
     };
     let entries = journal.into_iter().flat_map(Journal::pending);
     let entries = entries.chain(network.iter().flat_map(|summary| &summary.pending));
-    Ok(Orders::of(grant, call.command, named, entries))
+    let known = network.iter().map(|summary| summary.attachment.container_id.clone());
+    let containers = known.chain(std::iter::once(call.container_id.clone())).collect();
+    Ok(Orders::of(grant, call.command, containers, named, entries))
 }
 
 fn add(mut session: Box<Session>, grant: Grant, config: &NetworkConfig) -> Result<String, Error> {
@@ -201,14 +203,25 @@ fn add(mut session: Box<Session>, grant: Grant, config: &NetworkConfig) -> Resul
     let before = session.newest_entry();
     // An address manager imports no namespace, and which addresses there are is its business.
     let is_ipam = config.ipam_type.as_deref() == Some(session.subject.plugin.as_str());
+    let reaches_node = grant.imports.contains("host-netns");
     let may_state_any = grant.own_addresses || (is_ipam && !imports::imports_namespace(&grant));
     let (mut session, answer) = guest(session, grant, Command::Add, config);
     let finished = answer.and_then(|text| {
         let result = CniResult::parse(&text, Version::V110).map_err(|error| {
             Error::internal(format!("plugin {:?} returned no valid result: {error}", session.subject.plugin))
         })?;
-        if !may_state_any && let Err(ip) = session.must_hold_result(&result) {
+        if !may_state_any && let Err(ip) = session.must_hold_result(reaches_node, &result) {
             return Err(not_held(&session.subject.plugin, &ip));
+        }
+        if session.gave_back {
+            return Err(Error {
+                code: code::POLICY_DENIED,
+                msg: format!(
+                    "plugin {:?} gave an address back after it had made routes or rules for it",
+                    session.subject.plugin
+                ),
+                details: "somebody else may have the address by now; this is a bug of the plugin".into(),
+            });
         }
         let text = result.to_json(config.version)?;
         if let Some(signal) = session.deadline.reason() {
@@ -269,7 +282,11 @@ fn del(session: Box<Session>, grant: Result<Grant, Error>, config: &NetworkConfi
     report(&left, "DEL");
     let outcome = match answer {
         // What the delegate says of itself, with its own code: the runtime knows it from there.
-        Err(error) if !session.failed_delegates.is_empty() && session.only_delegates_are_left(&top) => Err(error),
+        Err(error)
+            if !failed.is_empty() && !session.failed_delegates.is_empty() && session.only_delegates_are_left(&top) =>
+        {
+            Err(error)
+        }
         _ if !failed.is_empty() => Err(Error {
             code: code::INTERNAL,
             msg: format!("DEL of {} could not remove everything", session.subject.attachment.container_id),
@@ -310,7 +327,10 @@ fn still_there(session: &mut Session, config: &NetworkConfig, ipam_was_known: bo
     if let Some(ipam) = config.ipam_type.as_deref() {
         // What it keeps is where only it can look. The sweep has run its DEL if our ADD had run its ADD.
         let is_released = ipam_was_known || session.released_delegates.iter().any(|released| released == ipam);
-        if !is_released && matches!(find(ipam, &session.subject.path), Ok(Found::Native(_))) {
+        // Never asked, with its container there: nothing that a plugin of this boot did is left but what is looked for below.
+        let was_asked = session.failed_delegates.iter().any(|(failed, _)| failed == ipam);
+        let may_have = was_asked || !session.kernel_if_open().is_some_and(|kernel| kernel.has_container());
+        if !is_released && may_have && matches!(find(ipam, &session.subject.path), Ok(Found::Native(_))) {
             return Some(format!("what address manager {ipam:?} has given"));
         }
         if let Err(still) = stores::release(&session.generation, config, &attachment.owner()) {

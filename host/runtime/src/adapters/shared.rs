@@ -7,7 +7,7 @@ use crate::handles::{LinkHandle, NetnsHandle, Right};
 use crate::refusal::{Answer, Refusal};
 use crate::session::{Session, is_shared};
 use sandwire_kernel::{BridgeSpec, DeviceSpec, LinkChanges, LinkInfo, Netns};
-use sandwire_policy::{ENABLED, matches_any};
+use sandwire_policy::ENABLED;
 use sandwire_state::journal::{Held, Undo};
 use wasmtime::component::Resource;
 
@@ -16,6 +16,17 @@ use wasmtime::component::Resource;
 fn note(session: &mut Session, plugin: &str, what: String, held: Option<Held>) -> Answer<()> {
     let id = session.intend(plugin, &Undo::Shared { what, held })?;
     session.done(id, None)
+}
+
+/// What one attachment can need of links that stay: its bridge, and the port of a VLAN's gateway.
+const MOST_SHARED: usize = 4;
+
+/// Fails when this call has made more than that: nobody takes them back.
+fn few(session: &Session) -> Answer<()> {
+    match session.shared_links < MOST_SHARED {
+        true => Ok(()),
+        false => Err(Refusal::exhausted(format!("one call can make {MOST_SHARED} shared links"))),
+    }
 }
 
 /// Whether somebody else makes the bridge (an agent), who may make another: then every attachment that relies on what it
@@ -60,10 +71,11 @@ impl Guest {
 
 impl Guest {
     /// A bridge that policy lets the guest make or use, and its name.
-    fn bridge_wanted(&self, dev: &shared::Device) -> Answer<(DeviceSpec, String)> {
+    fn bridge_wanted(&mut self, dev: &shared::Device) -> Answer<(DeviceSpec, String)> {
+        let grant = std::sync::Arc::clone(&self.grant);
         let spec = links::device(&self.table, dev)?;
         let Some(name) = spec.name.clone() else { return Err(Refusal::invalid("a shared bridge needs a name")) };
-        if spec.netns == Netns::Host && !matches_any(&self.grant.links.change, &name) {
+        if spec.netns == Netns::Host && !self.session()?.may_change_bridge(&grant, &name) {
             return Err(Refusal::denied(format!(
                 "make or use bridge {name:?}: to allow it add  links = {{ change = [{name:?}] }}  under [plugins.{}] in {}, then run: sandwirectl apply",
                 self.grant.plugin,
@@ -80,9 +92,11 @@ impl shared::Host for Guest {
         let (spec, name) = self.bridge_wanted(&dev)?;
         let session = self.session()?;
         session.may_make()?;
+        few(session)?;
         let (info, made) = session
             .change(|kernel| sandwire_kernel::shared::ensure_bridge(kernel, &spec, &BridgeSpec { vlan_filtering }))?;
         if made {
+            session.shared_links += 1;
             note(session, &plugin, format!("bridge {name}"), None)?;
         }
         session.remember_ensured(info.clone());
@@ -171,9 +185,11 @@ impl shared::Host for Guest {
         let bridge = self.shared_bridge(&bridge, "make a VLAN port of")?;
         let name = parse::ifname(&format!("{}.{vlan}", bridge.name))?;
         let session = self.session()?;
+        few(session)?;
         let (info, made) =
             session.change(|kernel| sandwire_kernel::shared::ensure_vlan_port(kernel, &bridge, &name, vlan))?;
         if made {
+            session.shared_links += 1;
             note(session, &plugin, format!("port {name} of VLAN {vlan}"), None)?;
         }
         Ok(self.table.push(LinkHandle { id: info.id, name, right: Right::Change })?)

@@ -168,7 +168,9 @@ fn native(
     ];
     let environment: Vec<(String, String)> =
         environment.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
-    let orders = Orders::of(&grant, Command::Del, None, entries.iter().filter(|entry| of_plugin(entry, top)));
+    let containers = std::iter::once(session.subject.attachment.container_id.clone()).collect();
+    let orders =
+        Orders::of(&grant, Command::Del, containers, None, entries.iter().filter(|entry| of_plugin(entry, top)));
     NativeRunner::fork(orders, &options.path, &environment).ok()
 }
 

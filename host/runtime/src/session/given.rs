@@ -21,6 +21,8 @@ pub(crate) struct Given {
 #[derive(Debug, Default)]
 struct Wants {
     force_address: bool,
+    /// The bridge that it names.
+    bridge: String,
     /// Protocol (IPPROTO_*), port of the node, the node's address or none for all of them.
     ports: Vec<(u8, u16, Option<IpAddr>)>,
 }
@@ -41,6 +43,7 @@ impl Wants {
         // What can't be read wants nothing, by itself; the plugin says what is wrong with it.
         let tree = Json::parse(text).unwrap_or(Json::Null);
         let force = tree.get("forceAddress").and_then(|value| value.clone().decode().ok());
+        let bridge = tree.get("bridge").and_then(|value| value.clone().decode().ok()).unwrap_or_default();
         let mappings = match tree.get("runtimeConfig").and_then(|config| config.get("portMappings")) {
             Some(Json::Array(mappings)) => mappings.as_slice(),
             _ => &[],
@@ -51,7 +54,7 @@ impl Wants {
             Some((named?.1, u16::try_from(mapping.host_port).ok()?, address.filter(|ip| !ip.is_unspecified())))
         };
         let ports = mappings.iter().filter_map(|mapping| port(&mapping.clone().decode().ok()?)).collect();
-        Self { force_address: force.unwrap_or_default(), ports }
+        Self { force_address: force.unwrap_or_default(), bridge, ports }
     }
 }
 
@@ -79,6 +82,12 @@ impl Given {
 
     fn wants(&self) -> &Wants {
         self.wants.get_or_init(|| Wants::of(&self.text))
+    }
+
+    /// Whether it names this bridge; without a name it is the one that the reference's default is.
+    pub(crate) fn has_bridge(&self, name: &str) -> bool {
+        let named = self.wants().bridge.as_str();
+        name == if named.is_empty() { "cni0" } else { named }
     }
 
     /// Whether a foreign address of a bridge may be replaced.

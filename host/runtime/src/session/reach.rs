@@ -33,7 +33,8 @@ impl Session {
     /// What address management gave: addresses that the attachment holds now, and their gateways. Where it names none, the
     /// reference takes the first address of the network (`calcGatewayIP` of bridge).
     pub(crate) fn remember_result(&mut self, result: &CniResult) {
-        for ip in &result.ips {
+        // Nobody holds a loopback address: a port that led to it would lead to the node's own services.
+        for ip in result.ips.iter().filter(|ip| !ip.address.addr().is_loopback()) {
             self.remember_held(ip.address.addr());
             self.given_nets.push(ip.address);
             let gateway = ip.gateway.unwrap_or_else(|| addr::first(ip.address));
@@ -43,6 +44,7 @@ impl Session {
 
     /// What was given is given back: only what earlier plugins said is left.
     pub(crate) fn forget_held(&mut self) {
+        self.gave_back |= self.relied_on_held.get();
         self.held.clear();
         self.given_nets.clear();
         self.gateways.clear();
@@ -57,7 +59,9 @@ impl Session {
     ///
     /// # Errors
     /// The first one that it does not hold.
-    pub(crate) fn must_hold_result(&self, result: &CniResult) -> Result<(), IpConfig> {
+    pub(crate) fn must_hold_result(&self, reaches_node: bool, result: &CniResult) -> Result<(), IpConfig> {
+        let earlier = self.prev_result.iter().flat_map(|result| &result.ips);
+        let was_said: Vec<_> = earlier.map(|ip| (ip.address, ip.gateway)).collect();
         let is_given = |ip: &&IpConfig| {
             let address = ip.address.addr();
             // Of a lease the store knows no prefix.
@@ -65,7 +69,9 @@ impl Session {
             let gateway = ip.gateway.and_then(|gateway| IpNet::new(gateway, ip.address.prefix_len()).ok());
             let holds = self.given_nets.contains(&ip.address) || (prefix_is_unknown && self.held.contains(&address));
             let gateway_is_given = ip.gateway.is_none() || gateway.is_some_and(|net| self.gateways.contains(&net));
-            address.is_loopback() || (holds && gateway_is_given)
+            // `lo` of the container, of a plugin that can't speak of any other.
+            let is_loopback = !reaches_node && address.is_loopback() && ip.gateway.is_none();
+            is_loopback || (holds && gateway_is_given) || was_said.contains(&(ip.address, ip.gateway))
         };
         result.ips.iter().find(|ip| !is_given(ip)).cloned().map_or(Ok(()), Err)
     }
@@ -77,6 +83,7 @@ impl Session {
     /// `denied`.
     pub(crate) fn must_hold(&self, address: IpAddr, what: &str) -> Answer<()> {
         if self.held.contains(&address) {
+            self.relied_on_held.set(true);
             return Ok(());
         }
         Err(Refusal::denied(format!(
@@ -157,17 +164,16 @@ impl Session {
             // Made by the reference, and never said to us.
             Netns::Host if host_end::is_ifb_of(&self.subject.attachment, info) => Some(Right::Own),
             Netns::Host => {
-                let change = matches_any(&grant.links.change, &info.name);
-                let listed = if change && is_shared(info) {
+                let listed = if is_shared(info) && self.may_change_bridge(grant, &info.name) {
                     Some(Right::Change)
                 } else if info.kind == "veth"
-                    && bridge_of_vlan_port(&info.name).is_some_and(|bridge| matches_any(&grant.links.change, bridge))
+                    && bridge_of_vlan_port(&info.name).is_some_and(|bridge| self.may_change_bridge(grant, bridge))
                 {
                     // Who may make it (`ensure-vlan-port` asks for the bridge alone) must find it again in CHECK.
                     Some(Right::Change)
                 } else if matches_any(&grant.links.use_, &info.name) {
                     Some(Right::Use)
-                } else if change || matches_any(&grant.links.see, &info.name) {
+                } else if [&grant.links.change, &grant.links.see].iter().any(|list| matches_any(list, &info.name)) {
                     // What may be changed is what attachments share. "*" among it is not meant to be an uplink: a macvlan on
                     // it gets its traffic.
                     Some(Right::See)
@@ -179,6 +185,13 @@ impl Session {
                 listed.map(|right| if is_a_pods_veth(&info.name) { Right::See } else { right })
             }
         }
+    }
+
+    /// Whether a guest may make, or change, a bridge of this name. "*" is the one that the configuration names: on a node with
+    /// several networks the others' bridges are no business of this one's plugin.
+    pub(crate) fn may_change_bridge(&self, grant: &Grant, bridge: &str) -> bool {
+        let named = || self.given.has_bridge(bridge);
+        grant.links.change.iter().any(|pattern| if pattern == "*" { named() } else { matches_any(&[pattern], bridge) })
     }
 
     fn in_journal(&self, info: &LinkInfo) -> bool {

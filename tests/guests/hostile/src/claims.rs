@@ -13,6 +13,8 @@ pub(crate) const ACTS: &[(&str, Act)] = &[
     ("another-configuration", another_configuration),
     ("equal-keys", equal_keys),
     ("given-back", given_back),
+    ("given-back-with-its-route", given_back_with_its_route),
+    ("flood-bridges", flood_bridges),
     ("delegate-verb", delegate_verb),
     ("gateway-of-a-bridge", gateway_of_a_bridge),
     ("switch-off", switch_off),
@@ -63,6 +65,26 @@ fn given_back(config: &Value) -> Result<String, Failure> {
     let answer = delegate::add(plugin, &config, &[])?;
     delegate::del(plugin, &config, &[])?;
     Ok(answer)
+}
+
+/// The same, but for the route of the node to it.
+fn given_back_with_its_route(config: &Value) -> Result<String, Failure> {
+    let (plugin, config) = (text(&config["ipam"], "type"), config.to_string());
+    delegate::add(plugin, &config, &[])?;
+    let (node, container) = (host::netns(), host::require_container()?);
+    let (outside, _) = links::create_veth(&Device::new(&node).up(), &Device::new(&container).named("eth0"))?;
+    routes::add(&outside, &Route::new("10.8.0.2/32"))?;
+    delegate::del(plugin, &config, &[])?;
+    Ok(NOTHING.to_owned())
+}
+
+/// What attachments share nobody takes back.
+fn flood_bridges(_: &Value) -> Result<String, Failure> {
+    let node = host::netns();
+    for n in 0..2000 {
+        shared::ensure_bridge(&Device::new(&node).named(&format!("flood{n}")), false)?;
+    }
+    succeeded("2,000 bridges")
 }
 
 fn delegate_verb(config: &Value) -> Result<String, Failure> {

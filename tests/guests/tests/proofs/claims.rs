@@ -19,6 +19,8 @@ fn addresses_that_nobody_gave() {
     let config = bench.config("claim", &json!({"address": "10.9.0.5/24", "prevResult": earlier()}));
     bench.call(Verb::Add, &config).unwrap().result().unwrap();
 
+    // A port that leads to it would lead to the node's own services.
+    bench.stopped("claim", &json!({"address": "127.0.0.1/8"}), 110, "did not give it").unwrap();
     // With another prefix or gateway it is another network's.
     for claim in [json!({"address": "10.9.0.5/8"}), json!({"address": "10.9.0.5/24", "gateway": "10.9.0.66"})] {
         let mut claim = claim;
@@ -65,6 +67,9 @@ fn addresses_that_were_given_back() {
     let bench = Bench::new("hostile", "delegates = [\"*\"]", "").unwrap();
     let ipam = json!({"ipam": {"type": "host-local", "subnet": "10.8.0.0/24"}});
     bench.act("given-back", &ipam).unwrap().error_with(110, "did not give it").unwrap();
+    let bench = Bench::new("hostile", "delegates = [\"*\"]", "").unwrap();
+    let error = bench.act("given-back-with-its-route", &ipam).unwrap().error_with(110, "gave an address back").unwrap();
+    assert_eq!(bench.node.sh("ip route show 10.8.0.2").unwrap(), "", "{error:?}");
 }
 
 /// A component that imports nothing is no address manager for that: the configuration names it, or it is none.
@@ -140,6 +145,22 @@ fn ports_of_the_node() {
     let other = json!({"port": 8080, "to": "10.9.0.6", "prevResult": earlier(), "runtimeConfig": mappings});
     bench.stopped("forward-port", &other, 110, "does not hold that address").unwrap();
     bench.stopped("forget-port", &json!({"runtimeConfig": mappings}), 110, "none that the runtime maps").unwrap();
+}
+
+/// "*" is the bridge of the configuration, and few are made.
+#[test]
+fn bridges_of_others() {
+    let mut bench = Bench::new("hostile", "links = { change = [\"*\"] }", "").unwrap();
+    bench.node.sh("ip link add br-other up type bridge; ip link add cni0 up type bridge").unwrap();
+    bench.look().unwrap();
+    let other = json!({"link": "br-other"});
+    bench.stopped("ensure-bridge", &other, 110, "make or use bridge \"br-other\"").unwrap();
+    bench.stopped("enslave-to", &other, 110, "links.use").unwrap();
+    let named = json!({"link": "br-other", "bridge": "br-other"});
+    bench.act("ensure-bridge", &named).unwrap().error_with(201, "made sure of it").unwrap();
+    let many = Bench::new("hostile", "links = { change = [\"flood*\"] }", "").unwrap();
+    many.act("flood-bridges", &json!({})).unwrap().error_with(11, "4 shared links").unwrap();
+    assert_eq!(many.node.sh("ip -br link show type bridge | wc -l").unwrap().trim(), "4");
 }
 
 /// The uplink of a node is no bridge: a macvlan on it would get its traffic.

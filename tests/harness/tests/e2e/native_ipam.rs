@@ -13,7 +13,7 @@ ADD)
   if [ -e /run/ipam.hangs ]; then sleep 1234.5; fi
   echo '{"cniVersion":"1.1.0","ips":[{"address":"10.30.0.5/24"}]}' ;;
 DEL)
-  if [ -e /run/ipam.down ]; then
+  if [ -e /run/ipam.down ] || grep -q elsewhere; then
     echo '{"code":11,"msg":"API server unreachable","details":"10.30.0.5 is not released"}'
     exit 1
   fi ;;
@@ -67,6 +67,30 @@ fn a_plugin_that_fails_after_it() {
     bench.node.sh("rm /run/ipam.down").unwrap();
     bench.call_with(Verb::Del, &broken).done().unwrap();
     bench.node.sh("rm /run/ipam.log").unwrap();
+    bench.node.snapshot().unwrap().assert_same_attachments(&before).unwrap();
+}
+
+/// The configuration is another one since: with it the address manager looks where it has given nothing.
+#[test]
+fn a_configuration_that_was_changed_since() {
+    let bench = Bench::new();
+    let before = bench.node.snapshot().unwrap();
+    bench.call(Verb::Add).result().unwrap();
+    bench.asked();
+    bench.call_with(Verb::Del, &json!({"ipam": {"type": "api", "socket": "elsewhere"}})).done().unwrap();
+    assert_eq!(bench.asked(), "DEL pod-a DEL pod-a");
+    bench.node.sh("rm /run/ipam.log").unwrap();
+    bench.node.snapshot().unwrap().assert_same_attachments(&before).unwrap();
+}
+
+/// An ADD that policy refuses has given nothing, and its DEL is not repeated for ever.
+#[test]
+fn one_that_policy_does_not_let_run() {
+    let bench = Bench::new();
+    apply(&bench.node, "'s/^native_delegates = .*/native_delegates = [\"none\"]/'");
+    let before = bench.node.snapshot().unwrap();
+    bench.call(Verb::Add).error_with(110, "may not execute the native plugin").unwrap();
+    bench.call(Verb::Del).done().unwrap();
     bench.node.snapshot().unwrap().assert_same_attachments(&before).unwrap();
 }
 

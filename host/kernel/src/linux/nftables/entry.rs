@@ -361,7 +361,7 @@ mod tests {
 
     fn port(host_ip: Option<&str>, to: &str) -> Entry {
         Entry::Port {
-            group: if host_ip.is_some() { "hostip6-0a0b0c0d".into() } else { "ports4".into() },
+            group: if host_ip.is_some() { "hostip6-0a0b0c0d0e0f".into() } else { "ports4".into() },
             host_ip: host_ip.map(|text| text.parse().unwrap()),
             protocol: Protocol::Udp,
             port: 65535,

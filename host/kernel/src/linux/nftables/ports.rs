@@ -179,7 +179,7 @@ fn group(forward: &PortForward, conditions: &[Condition]) -> Group {
     let mut name = format!("{}{number}", if has_host_ip { "hostip" } else { "ports" });
     if !conditions.is_empty() {
         // Other conditions are another group: one port may lead to different containers by where it is asked.
-        name = format!("{name}-{}", hex(&hash::<12>(&format!("{conditions:?}"))));
+        name = format!("{name}-{}", hex(&hash::<6>(&format!("{conditions:?}"))));
     }
     let mut rule = only_family(family).to_vec();
     rule.extend(conditions.iter().flat_map(Condition::expressions));
