@@ -167,7 +167,7 @@ fn native(
         });
     }
     match &session.native {
-        Some(runner) => runner.permit(plugin, verb.as_str())?,
+        Some(runner) => runner.permit(plugin, verb.as_str(), &session.subject.attachment.container_id)?,
         None => {
             return Err(Error::internal(format!(
                 "native plugin {plugin:?} can't be executed any more: only the one that \"ipam\" names in the configuration can"

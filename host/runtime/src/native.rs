@@ -1,7 +1,7 @@
 //! Plugins that are not ours, as delegates: executed by a child that was forked before privilege was dropped.
 //!
 //! The child has the privilege that such a plugin needs, so it takes no orders beyond "run this type with this verb and
-//! this configuration", and knows the types and verbs of this call itself: after a break-out from the sandbox this process
+//! this configuration", and knows the types, verbs and containers of this call itself: after a break-out from the sandbox this process
 //! must not be a way to run anything else.
 #![allow(unsafe_code)]
 
@@ -86,8 +86,8 @@ pub(crate) struct Orders {
 }
 
 impl Orders {
-    /// Those of a call of `verb` for `containers`: the native plugins among `named` and among the delegates that `entries` say are to be taken
-    /// back, as far as policy lets them be executed.
+    /// Those of a call of `verb` for `containers`: the native plugins among `named` and among the delegates that `entries` say
+    /// are to be taken back, as far as policy lets them be executed.
     pub(crate) fn of<'a>(
         grant: &Grant,
         verb: Verb,
@@ -117,12 +117,16 @@ impl Orders {
     ///
     /// # Errors
     /// Why not.
-    fn permit(&self, plugin: &str, verb: &str) -> Result<(), String> {
+    fn permit(&self, plugin: &str, verb: &str, container_id: &str) -> Result<(), String> {
         if !self.plugins.iter().any(|known| known == plugin) {
             return Err("only the one that \"ipam\" names in the configuration can be executed".into());
         }
         if !self.verbs.contains(&verb) {
             return Err(format!("{verb} does not belong to this call"));
+        }
+        // GC and STATUS are of no container.
+        if !container_id.is_empty() && !self.containers.contains(container_id) {
+            return Err(format!("container {container_id:?} does not belong to this call"));
         }
         Ok(())
     }
@@ -181,8 +185,8 @@ impl NativeRunner {
     ///
     /// # Errors
     /// That it does not.
-    pub(crate) fn permit(&self, plugin: &str, verb: &str) -> Result<(), Error> {
-        let permitted = self.orders.permit(plugin, verb);
+    pub(crate) fn permit(&self, plugin: &str, verb: &str, container_id: &str) -> Result<(), Error> {
+        let permitted = self.orders.permit(plugin, verb, container_id);
         permitted.map_err(|why| Error::internal(format!("could not run native plugin {plugin:?}: {why}")))
     }
 
@@ -277,10 +281,7 @@ fn execute(
     path: &[PathBuf],
     environment: &[(String, String)],
 ) -> Result<Report, String> {
-    orders.permit(&order.plugin, &order.verb)?;
-    if !order.container_id.is_empty() && !orders.containers.contains(&order.container_id) {
-        return Err(format!("container {:?} does not belong to this call", order.container_id));
-    }
+    orders.permit(&order.plugin, &order.verb, &order.container_id)?;
     let file = match find(&order.plugin, path) {
         Ok(Found::Native(file)) => file,
         Ok(Found::Ours) => return Err("it is not native".into()),

@@ -182,10 +182,7 @@ impl Session {
             given_nets: Vec::new(),
             gateways: Vec::new(),
         };
-        if let Some(result) = session.prev_result.take() {
-            session.remember_result(&result);
-            session.prev_result = Some(result);
-        }
+        session.forget_held();
         session
     }
 
@@ -468,7 +465,7 @@ impl Session {
     /// A link that this call made and removed again: whoever gets its name or index now is somebody else.
     pub(crate) fn forget_created(&mut self, link: LinkId) {
         self.created.retain(|id| *id != link);
-        self.names.retain(|(id, _)| *id != link);
+        self.forget_name(link);
     }
 
     /// A shared link that this call has made sure of: its guest may change what is shared of it.

@@ -394,25 +394,26 @@ pub(crate) fn guest(
     verb: Command,
     config: &NetworkConfig,
 ) -> (Box<Session>, Result<String, Error>) {
-    let text = config.without_prev_result();
-    let parents = std::mem::replace(&mut session.given, Given::of(config, &text));
-    let (mut session, answer) = called(session, grant, verb, text);
+    let parents = std::mem::replace(&mut session.given, Given::of(config));
+    let (mut session, answer) = called(session, grant, verb);
     session.given = parents;
     (session, answer)
 }
 
-fn called(session: Box<Session>, grant: Grant, verb: Command, text: String) -> (Box<Session>, Result<String, Error>) {
+/// With what is given now.
+fn called(session: Box<Session>, grant: Grant, verb: Command) -> (Box<Session>, Result<String, Error>) {
     let attachment = &session.subject.attachment;
+    let config = || session.given.text().to_owned();
     let request = || types::Request {
         container_id: attachment.container_id.clone(),
         ifname: attachment.ifname.clone(),
         sandbox: session.subject.sandbox.clone(),
         args: session.subject.args.clone(),
-        config: text.clone(),
+        config: config(),
         prev_result: session.prev_result.as_ref().and_then(|result| result.to_json(Version::V110).ok()),
         extra: Vec::new(),
     };
-    let network = || types::NetworkRequest { config: text.clone(), extra: Vec::new() };
+    let network = || types::NetworkRequest { config: config(), extra: Vec::new() };
     let plugin = grant.plugin.clone();
     match verb {
         Command::Add => {

@@ -61,8 +61,9 @@ const MOST_RULES: usize = 16_384;
 /// The same of what one rule has in a list, and of the bytes of its conditions.
 const MOST_PARTS: usize = 256;
 const MOST_BYTES: usize = 4096;
-/// More than anybody reads.
+/// More than anybody reads: faults, and letters of one.
 const MOST_FAULTS: usize = 16;
+const MOST_LETTERS: usize = 256;
 
 impl Guest {
     /// Adds what `make` makes of the guest's words; what is wrong with them is told by `verify` or `commit`.
@@ -104,7 +105,7 @@ impl Guest {
 impl RulesetHandle {
     fn fault(&mut self, mut text: String) {
         // It may quote what a guest wrote, as long as a host call may be.
-        if let Some((end, _)) = text.char_indices().nth(MOST_PARTS) {
+        if let Some((end, _)) = text.char_indices().nth(MOST_LETTERS) {
             text.truncate(end);
         }
         if self.faults.len() < MOST_FAULTS && !self.faults.contains(&text) {

@@ -60,8 +60,8 @@ impl Wants {
 
 impl Given {
     /// What a plugin is called with.
-    pub(crate) fn of(config: &NetworkConfig, without_prev_result: &str) -> Self {
-        Self { text: without_prev_result.to_owned(), ipam: config.ipam_type.clone(), wants: OnceCell::new() }
+    pub(crate) fn of(config: &NetworkConfig) -> Self {
+        Self { text: config.without_prev_result(), ipam: config.ipam_type.clone(), wants: OnceCell::new() }
     }
 
     /// Whether it names this plugin as its address manager.
@@ -115,7 +115,7 @@ mod tests {
     use sandwire_cni::Command;
 
     fn given(text: &str) -> Given {
-        Given::of(&NetworkConfig::parse(text.as_bytes(), Command::Add).unwrap(), text)
+        Given::of(&NetworkConfig::parse(text.as_bytes(), Command::Add).unwrap())
     }
 
     #[test]

@@ -42,7 +42,7 @@ impl Session {
         }
     }
 
-    /// What was given is given back: only what earlier plugins said is left.
+    /// Only what earlier plugins said is held: nothing was given yet, or it is given back.
     pub(crate) fn forget_held(&mut self) {
         self.gave_back |= self.relied_on_held.get();
         self.held.clear();
