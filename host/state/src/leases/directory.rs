@@ -2,6 +2,7 @@
 //! `lock`; per address a file named by its text, with `<container id>\r\n<interface>` and no newline at the end; and
 //! `last_reserved_ip.<set>` with the text of the address that was given last.
 
+use super::addresses::Addresses;
 use super::ranges;
 use crate::{Outcome, Owner, StateError, lock};
 use nix::errno::Errno;
@@ -220,28 +221,27 @@ impl Directory {
         }
     }
 
-    /// The number of every file named as host-local names an address, in order.
-    pub(super) fn numbers(&self) -> Outcome<Vec<u128>> {
+    /// Every file named as host-local names an address.
+    pub(super) fn addresses(&self) -> Outcome<Addresses> {
         let failed = |errno: Errno| self.io("list the lease directory", "", errno);
         let mut listing = nix::dir::Dir::openat(&self.fd, ".", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty());
-        let mut found = Vec::new();
+        let mut found = Addresses::default();
         for entry in listing.as_mut().map_err(|errno| failed(*errno))?.iter() {
             let entry = entry.map_err(failed)?;
             let Ok(name) = entry.file_name().to_str() else { continue };
             let Ok(address) = name.parse::<std::net::IpAddr>() else { continue };
-            let number = ranges::number(address);
             // Another spelling of an address is not the file that would stop anybody from taking it.
-            if ranges::address(number).to_string() == name {
-                found.push(number);
+            if ranges::address(ranges::number(address)).to_string() == name {
+                found.insert(address);
             }
         }
-        found.sort_unstable();
         Ok(found)
     }
 
-    /// The same with what each file is.
+    /// The number of each, in order, with what its file is.
     pub(super) fn scan(&self) -> Outcome<impl Iterator<Item = (u128, FileStat)>> {
-        Ok(self.numbers()?.into_iter().filter_map(|number| Some((number, self.stat(number)?))))
+        let numbers: Vec<u128> = self.addresses()?.numbers().collect();
+        Ok(numbers.into_iter().filter_map(|number| Some((number, self.stat(number)?))))
     }
 
     /// The address that was given last from this set; none when there is none, or nothing readable: the scan then starts

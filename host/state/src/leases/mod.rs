@@ -3,6 +3,7 @@
 //! The files are never fsynced: a crash of this process leaves a valid store at any point, because a lease gets its name
 //! only with its content; after a power loss the last leases may be missing, and so are their containers.
 
+mod addresses;
 mod directory;
 mod index;
 mod ranges;

@@ -167,15 +167,14 @@ impl Index {
 
     fn build(path: &Path, directory: &Directory, boot: u64, former: Option<&mut Self>) -> Outcome<Self> {
         let (device, inode, changed) = directory.version()?;
-        let numbers = directory.numbers()?;
+        let addresses = directory.addresses()?;
         let mut former = Former::of(former);
         let header =
             Header { device, inode, stamp: 0, boot, blocks_used: 0, holdings: 0, block_slots: 0, holding_slots: 0 };
-        let blocks = numbers.chunk_by(|a, b| a >> 8 == b >> 8).count();
-        let header = header.with_room(blocks, numbers.len());
+        let header = header.with_room(addresses.runs(), addresses.len());
         let place = directory.path().as_os_str().as_bytes();
         let mut index = Self::write(path, header, place, |draft| {
-            let mut leases = numbers.iter().filter_map(|number| holding(directory, *number, &mut former));
+            let mut leases = addresses.numbers().filter_map(|number| holding(directory, number, &mut former));
             leases.try_for_each(|lease| draft.add(&lease))
         })?;
         index.fresh = true;
