@@ -1,7 +1,9 @@
 //! The compiled policy of one plugin: what the hot path reads, one small JSON file per plugin in the active generation.
 
+use crate::paths::POLICY;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
 
 /// All that one plugin may do on this node. Written by `sandwirectl apply` from `policy.toml`, never by hand.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,7 +49,22 @@ pub struct Grant {
 /// What a sysctl of the node may be set to when the policy says nothing else.
 pub const ENABLED: &str = "1";
 
+/// Where a line of a plugin goes in the policy, and how it takes effect, for the text of an error.
+pub fn entry(plugin: &str, line: impl Display) -> String {
+    format!("{line}  under [plugins.{plugin}] in {POLICY}, then run: sandwirectl apply")
+}
+
 impl Grant {
+    /// As [`entry`], for this plugin.
+    pub fn entry(&self, line: impl Display) -> String {
+        entry(&self.plugin, line)
+    }
+
+    /// What the operator of the node is told who might want to allow what was refused.
+    pub fn to_allow(&self, line: impl Display) -> String {
+        format!("to allow it add  {}", self.entry(line))
+    }
+
     /// Whether it may give a sysctl of the node this value. "all" and "default" belong to every link: a pattern is not meant to
     /// be them.
     pub fn may_ensure(&self, key: &str, value: &str) -> bool {

@@ -5,4 +5,4 @@ pub mod file;
 pub mod grant;
 pub mod paths;
 
-pub use grant::{ENABLED, Endpoint, Grant, Limits, LinkRules, compiled_name, matches_any};
+pub use grant::{ENABLED, Endpoint, Grant, Limits, LinkRules, compiled_name, entry, matches_any};

@@ -5,7 +5,7 @@ use crate::session::Session;
 use crate::undo::{self, Fate};
 use crate::verbs;
 use sandwire_cni::{CniResult, Command, Error, NetworkConfig, Version, code};
-use sandwire_policy::{Grant, matches_any, paths};
+use sandwire_policy::{Grant, matches_any};
 use sandwire_state::journal::Undo;
 
 /// Deeper than any real chain of delegates (multus, flannel, bridge, host-local), and an end to a plugin that
@@ -68,11 +68,7 @@ fn check(session: &Session, parent: &Grant, verb: Command, plugin: &str, config:
         return Err(Error {
             code: code::POLICY_DENIED,
             msg: format!("plugin {:?} may not run plugin {plugin:?} as its delegate", parent.plugin),
-            details: format!(
-                "to allow it add  delegates = [..., {plugin:?}]  under [plugins.{}] in {}, then run: sandwirectl apply",
-                parent.plugin,
-                paths::POLICY
-            ),
+            details: parent.to_allow(format!("delegates = [..., {plugin:?}]")),
         });
     }
     if session.depth >= DEEPEST {
@@ -98,9 +94,8 @@ fn check(session: &Session, parent: &Grant, verb: Command, plugin: &str, config:
             code: code::POLICY_DENIED,
             msg: format!("plugin {:?} may not run {plugin:?} with a configuration of its own", parent.plugin),
             details: format!(
-                "it may hand on the one that it was given; a plugin that writes its delegates' configurations, and so decides which addresses a pod has, needs  own_addresses = true  under [plugins.{}] in {}, then run: sandwirectl apply",
-                parent.plugin,
-                paths::POLICY
+                "it may hand on the one that it was given; a plugin that writes its delegates' configurations, and so decides which addresses a pod has, needs  {}",
+                parent.entry("own_addresses = true")
             ),
         });
     }
@@ -160,9 +155,8 @@ fn native(
             code: code::POLICY_DENIED,
             msg: format!("plugin {:?} may not execute the native plugin {plugin:?}", parent.plugin),
             details: format!(
-                "a native plugin can do anything to the node; to allow it add  native_delegates = [..., {plugin:?}]  under [plugins.{}] in {}, then run: sandwirectl apply",
-                parent.plugin,
-                paths::POLICY
+                "a native plugin can do anything to the node; {}",
+                parent.to_allow(format!("native_delegates = [..., {plugin:?}]"))
             ),
         });
     }

@@ -144,10 +144,9 @@ fn denied(grant: &Grant, import: &str, line: String) -> Error {
         code: code::POLICY_DENIED,
         msg: format!("plugin {:?} may not use {import:?}", grant.plugin),
         details: format!(
-            "its policy grants {}; to allow it add  {line}  under [plugins.{}] in {}, then run: sandwirectl apply",
+            "its policy grants {}; {}",
             if granted.is_empty() { "nothing".to_owned() } else { granted.join(", ") },
-            grant.plugin,
-            sandwire_policy::paths::POLICY,
+            grant.to_allow(line),
         ),
     }
 }

@@ -23,6 +23,11 @@ impl Refusal {
         Self::Guest(types::Error::Denied(text.into()))
     }
 
+    /// `denied`: what the guest may not do, and what in the policy would let it (`Grant::to_allow`).
+    pub(crate) fn not_granted(what: impl std::fmt::Display, remedy: impl std::fmt::Display) -> Self {
+        Self::denied(format!("{what}: {remedy}"))
+    }
+
     /// `invalid`: the arguments can never work.
     pub(crate) fn invalid(text: impl Into<String>) -> Self {
         Self::Guest(types::Error::Invalid(text.into()))

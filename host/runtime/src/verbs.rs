@@ -15,7 +15,7 @@ use crate::undo::{self, Fate};
 use sandwire_cni::{CniResult, Command, Error, Invocation, IpConfig, NetworkConfig, Version, code};
 use sandwire_kernel::linux::{LinuxKernel, Needs, OwnNetns, open_netns, open_own, same_netns};
 use sandwire_kernel::{Kernel, KernelError, Netns};
-use sandwire_policy::{Grant, Limits, paths};
+use sandwire_policy::{Grant, Limits, entry, paths};
 use sandwire_state::journal::{self, Attachment, Entry, Journal};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -256,8 +256,8 @@ fn not_held(plugin: &str, ip: &IpConfig) -> Error {
             ip.address
         ),
         details: format!(
-            "later plugins of the list would let that address's traffic through; a plugin that decides itself which addresses a pod has needs  own_addresses = true  under [plugins.{plugin}] in {}, then run: sandwirectl apply",
-            paths::POLICY
+            "later plugins of the list would let that address's traffic through; a plugin that decides itself which addresses a pod has needs  {}",
+            entry(plugin, "own_addresses = true")
         ),
     }
 }

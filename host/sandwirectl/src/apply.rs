@@ -7,7 +7,7 @@ use crate::{compile, files, policy};
 use anyhow::{Context, Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 use sandwire_policy::file::PolicyFile;
-use sandwire_policy::{Grant, paths};
+use sandwire_policy::{Grant, entry, paths};
 use sandwire_runtime::engine::{TARGET, WASMTIME_VERSION};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -161,9 +161,9 @@ fn checked(policy: &PolicyFile, plugin: &str) -> Result<(Vec<u8>, Surface)> {
     let (found, pinned) = (component::digest(&bytes), policy.digest(plugin).unwrap_or_default());
     if found != pinned {
         bail!(
-            "{} is not the component that policy pinned: its digest is {found}, policy has {pinned}; if the new one is meant, write  component = {found:?}  under [plugins.{plugin}] in {}, then run: sandwirectl apply",
+            "{} is not the component that policy pinned: its digest is {found}, policy has {pinned}; if the new one is meant, write  {}",
             path.display(),
-            paths::POLICY
+            entry(plugin, format!("component = {found:?}"))
         );
     }
     let surface = component::surface(&bytes).with_context(|| path.display().to_string())?;

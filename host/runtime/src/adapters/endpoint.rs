@@ -11,11 +11,8 @@ use sandwire_state::journal::Undo;
 impl Guest {
     fn endpoint_named(&self, name: &str) -> Answer<Endpoint> {
         self.grant.endpoints.get(name).cloned().ok_or_else(|| {
-            Refusal::denied(format!(
-                "call endpoint {name:?}: to allow it add  endpoints = [{name:?}]  under [plugins.{}] in {}, then run: sandwirectl apply",
-                self.grant.plugin,
-                sandwire_policy::paths::POLICY
-            ))
+            let remedy = self.grant.to_allow(format!("endpoints = [{name:?}]"));
+            Refusal::not_granted(format!("call endpoint {name:?}"), remedy)
         })
     }
 }

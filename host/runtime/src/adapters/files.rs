@@ -54,11 +54,10 @@ impl Guest {
     fn own_file(&mut self, directory: &str, suffix: &str) -> Answer<PathBuf> {
         let leads_elsewhere = !directory.starts_with('/') || directory.split('/').any(|part| part == "..");
         if leads_elsewhere || !matches_any(&self.grant.data_dirs, directory) {
-            return Err(Refusal::denied(format!(
-                "look for a file of the attachment in {directory:?}: to allow it add  data_dirs = [{directory:?}]  under [plugins.{}] in {}, then run: sandwirectl apply",
-                self.grant.plugin,
-                sandwire_policy::paths::POLICY
-            )));
+            return Err(Refusal::not_granted(
+                format!("look for a file of the attachment in {directory:?}"),
+                self.grant.to_allow(format!("data_dirs = [{directory:?}]")),
+            ));
         }
         if suffix.len() > 32 || !suffix.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b)) {
             return Err(Refusal::invalid(format!("{suffix:?} can't end a file's name here: letters, digits, . _ -")));
@@ -74,11 +73,8 @@ impl Guest {
 impl files::Host for Guest {
     fn read(&mut self, name: String) -> Answer<String> {
         let Some(path) = self.grant.files.get(&name) else {
-            return Err(Refusal::denied(format!(
-                "read file {name:?}: to allow it add it to  files  under [plugins.{}] in {}, then run: sandwirectl apply",
-                self.grant.plugin,
-                sandwire_policy::paths::POLICY
-            )));
+            let remedy = format!("to allow it add it to  {}", self.grant.entry("files"));
+            return Err(Refusal::not_granted(format!("read file {name:?}"), remedy));
         };
         text_of(Path::new(path), 0)
     }

@@ -79,11 +79,8 @@ impl leases::Host for Guest {
     fn open(&mut self, dir: Option<String>) -> Answer<Resource<StoreHandle>> {
         let root = dir.unwrap_or_else(|| paths::LEASES.to_owned());
         if !data_dir_allowed(&self.grant, &root) {
-            return Err(Refusal::denied(format!(
-                "keep leases in {root:?}: to allow it add  data_dirs = [{root:?}]  under [plugins.{}] in {}, then run: sandwirectl apply",
-                self.grant.plugin,
-                paths::POLICY
-            )));
+            let remedy = self.grant.to_allow(format!("data_dirs = [{root:?}]"));
+            return Err(Refusal::not_granted(format!("keep leases in {root:?}"), remedy));
         }
         let network = self.session()?.subject.attachment.network.clone();
         let directory = PathBuf::from(root).join(network);

@@ -76,11 +76,8 @@ impl Guest {
         let spec = links::device(&self.table, dev)?;
         let Some(name) = spec.name.clone() else { return Err(Refusal::invalid("a shared bridge needs a name")) };
         if spec.netns == Netns::Host && !self.session()?.may_change_bridge(&grant, &name) {
-            return Err(Refusal::denied(format!(
-                "make or use bridge {name:?}: to allow it add  links = {{ change = [{name:?}] }}  under [plugins.{}] in {}, then run: sandwirectl apply",
-                self.grant.plugin,
-                sandwire_policy::paths::POLICY
-            )));
+            let remedy = grant.to_allow(format!("links = {{ change = [{name:?}] }}"));
+            return Err(Refusal::not_granted(format!("make or use bridge {name:?}"), remedy));
         }
         Ok((spec, name))
     }
@@ -142,10 +139,8 @@ impl shared::Host for Guest {
         parse::sysctl(&key)?;
         if !self.grant.may_ensure(&key, &value) && !self.is_key_of_shared_link(netns, &key)? {
             let entry = if value == ENABLED { key } else { format!("{key}={value}") };
-            return Err(Refusal::denied(format!(
-                "set sysctl {entry}: to allow it add  sysctls = [..., {entry:?}]  under [plugins.{plugin}] in {}, then run: sandwirectl apply",
-                sandwire_policy::paths::POLICY
-            )));
+            let remedy = self.grant.to_allow(format!("sysctls = [..., {entry:?}]"));
+            return Err(Refusal::not_granted(format!("set sysctl {entry}"), remedy));
         }
         let session = self.session()?;
         session.may_make()?;
