@@ -42,8 +42,10 @@ echo "ok   two labs beside each other"
 
 for signal in KILL TERM INT HUP KILL TERM; do
   mark=$$.$RANDOM
-  # INT is ignored by what a non-interactive shell starts in the background, so the lab is started with it in its default.
-  python3 -c 'import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execvp(sys.argv[1], sys.argv[1:])' env "MARK_OF_LAB=$mark" "$0" inside stay >/dev/null 2>&1 & lab=$!
+  # INT is ignored by what a non-interactive shell starts in the background, HUP below nohup: the lab is started with them in their
+  # default, for a shell can't trap what it was started to ignore.
+  python3 -c 'import os, signal, sys; [signal.signal(s, signal.SIG_DFL) for s in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM)]
+os.execvp(sys.argv[1], sys.argv[1:])' env "MARK_OF_LAB=$mark" "$0" inside stay >/dev/null 2>&1 & lab=$!
   there() { [ -n "$(left "$mark")" ]; }
   lab_until 60 "the lab under test" there
   sleep "$((RANDOM % 4)).$((RANDOM % 8))"
