@@ -83,6 +83,15 @@ impl Grant {
         })
     }
 
+    /// The directories that `data_dirs` names itself. With `patterns` also those that all of what a pattern allows is below: of
+    /// "/run/cni/*" it is "/run/cni", of "/run/cni*" none, for /run has much else.
+    pub fn whole_data_dirs(&self, patterns: bool) -> impl Iterator<Item = &str> {
+        self.data_dirs.iter().filter_map(move |entry| match entry.split_once(['*', '?']) {
+            None => Some(entry.as_str()),
+            Some((before, _)) => before.strip_suffix('/').filter(|directory| patterns && !directory.is_empty()),
+        })
+    }
+
     /// Whether it may run a plugin as its delegate. `is_ipam`: the configuration names it as the address manager.
     pub fn may_delegate(&self, plugin: &str, is_ipam: bool) -> bool {
         self.delegates.iter().any(|entry| entry == plugin || (is_ipam && matches_any(&[entry], plugin)))
@@ -220,6 +229,14 @@ mod tests {
             assert_eq!(grant.may_ensure(key, value), wanted, "{key} = {value}");
         }
         assert!(grant.may_write("ipv4/ip_forward", "0") && !grant.may_write("ipv4/conf/all/rp_filter", "2"));
+    }
+
+    #[test]
+    fn a_pattern_is_below_the_directory_that_it_names_whole() {
+        let mut grant = grant(&[], &[]);
+        grant.data_dirs = ["/srv/ipam", "/run/cni/*", "/run/cni*", "/var/?/x", "/*"].map(str::to_owned).into();
+        assert_eq!(grant.whole_data_dirs(false).collect::<Vec<_>>(), ["/srv/ipam"]);
+        assert_eq!(grant.whole_data_dirs(true).collect::<Vec<_>>(), ["/srv/ipam", "/run/cni", "/var"]);
     }
 
     #[test]

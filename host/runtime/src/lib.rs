@@ -4,6 +4,7 @@
 //! plugin's grant is read, namespaces are opened, privilege is dropped, the component is mapped and called, what it did
 //! is committed or undone.
 
+pub mod confine;
 pub mod engine;
 pub mod imports;
 pub mod repair;

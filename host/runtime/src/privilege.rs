@@ -2,7 +2,7 @@
 //!
 //! Sockets and namespace descriptors are open by then. CAP_NET_ADMIN is what sending netlink messages needs (the
 //! kernel checks the sender at each message); a call whose grant reaches no network keeps nothing. As user 0 without
-//! CAP_DAC_OVERRIDE the process still opens root's own files, and no others.
+//! CAP_DAC_OVERRIDE the process still opens root's own files, and no others; `confine` takes most of that too.
 
 use caps::{CapSet, Capability, CapsHashSet};
 use sandwire_cni::{Error, code};

@@ -11,7 +11,7 @@ use sandwire_policy::{Grant, paths};
 use sandwire_state::{Outcome, StateError};
 use std::io::Read;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
@@ -20,6 +20,8 @@ use wasmtime::component::Component;
 #[derive(Debug, Clone)]
 pub(crate) struct Generation {
     directory: Result<Arc<OwnedFd>, Error>,
+    /// Those that were looked at and may be asked for.
+    kept: Arc<Mutex<Vec<Grant>>>,
 }
 
 fn error(code: u32, msg: String, details: impl Into<String>) -> Error {
@@ -63,12 +65,21 @@ impl Generation {
             )
         })?;
         trusted(&directory, SFlag::S_IFDIR, "the directory of compiled components")?;
-        Ok(Self { directory: Ok(Arc::new(directory)) })
+        Ok(Self { directory: Ok(Arc::new(directory)), kept: Arc::default() })
     }
 
     /// None that can be used, and why: for DEL, which undoes what the journal says without any plugin.
     pub(crate) fn unusable(why: Error) -> Self {
-        Self { directory: Err(why) }
+        Self { directory: Err(why), kept: Arc::default() }
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Vec<Grant>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Spares the next who asks for one of these that it is read again.
+    pub(crate) fn keep(&self, grants: Vec<Grant>) {
+        *self.kept() = grants;
     }
 
     fn open_file(&self, name: &str) -> Result<nix::Result<OwnedFd>, Error> {
@@ -101,6 +112,9 @@ impl Generation {
     pub(crate) fn grant(&self, plugin: &str) -> Result<Option<Grant>, Error> {
         if plugin.is_empty() || plugin.contains('/') {
             return Ok(None);
+        }
+        if let Some(kept) = self.kept().extract_if(.., |kept| kept.plugin == plugin).next() {
+            return Ok(Some(kept));
         }
         let what = format!("the compiled policy of plugin {plugin:?}");
         let file = match self.open_file(&format!("{plugin}.json"))? {

@@ -8,7 +8,9 @@ use sandwire_state::leases::{self, Store};
 use sandwire_state::{Outcome, Owner, StateError};
 use serde::Deserialize;
 use std::collections::BTreeSet;
+use std::fs::DirBuilder;
 use std::io::ErrorKind;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 /// The directory of every network that has leases: in the usual place, and where a `dataDir` has put them as far as the
@@ -59,9 +61,9 @@ pub(crate) fn data_dir_allowed(grant: &Grant, root: &str) -> bool {
     allowed && root.starts_with('/') && !root.split('/').any(|part| part == "..")
 }
 
-/// Where the leases of a network are, as its configuration says; whether policy lets its address manager keep them there. None
-/// without an address manager.
-fn configured(generation: &Generation, config: &NetworkConfig) -> Option<(PathBuf, bool)> {
+/// Below which directory the leases of a network are, as its configuration says; whether policy lets its address manager keep them
+/// there. None without an address manager.
+fn root(generation: &Generation, config: &NetworkConfig) -> Option<(PathBuf, bool)> {
     #[derive(Default, Deserialize)]
     #[serde(default, rename_all = "camelCase")]
     struct Ipam {
@@ -77,7 +79,27 @@ fn configured(generation: &Generation, config: &NetworkConfig) -> Option<(PathBu
     let root = if named.is_empty() { paths::LEASES } else { named.as_str() };
     let is_allowed = root == paths::LEASES
         || generation.grant(ipam).is_ok_and(|grant| grant.is_some_and(|grant| data_dir_allowed(&grant, root)));
-    Some((Path::new(root).join(&config.name), is_allowed))
+    Some((PathBuf::from(root), is_allowed))
+}
+
+/// Its own below that, and the same.
+fn configured(generation: &Generation, config: &NetworkConfig) -> Option<(PathBuf, bool)> {
+    root(generation, config).map(|(root, is_allowed)| (root.join(&config.name), is_allowed))
+}
+
+/// Below which directories there may be leases of a call, as far as policy allows it. `create`: makes the one that the
+/// configuration says, as host-local does.
+pub(crate) fn roots(generation: &Generation, config: &NetworkConfig, create: bool) -> Vec<PathBuf> {
+    let usual = PathBuf::from(paths::LEASES);
+    let (root, is_allowed) = root(generation, config).unwrap_or_else(|| (usual.clone(), true));
+    if !is_allowed {
+        return vec![usual];
+    }
+    if create && !root.exists() {
+        // Who needs it says why it can't be made.
+        let _ = DirBuilder::new().recursive(true).mode(0o755).create(&root);
+    }
+    if root == usual { vec![usual] } else { vec![usual, root] }
 }
 
 /// Gives back the leases of an attachment, in the plugin's stead.

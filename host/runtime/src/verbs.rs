@@ -2,6 +2,7 @@
 
 use crate::bindings::types;
 use crate::collect;
+use crate::confine::{self, Allowed};
 use crate::deadline::Deadline;
 use crate::engine;
 use crate::guest;
@@ -144,7 +145,10 @@ fn open(
         true => None,
         false => Some(NativeRunner::fork(orders, &path, environment)?),
     };
+    let allowed = Allowed::of(grant, call, &generation, journal.as_ref(), native.is_some())?;
+    confine::files(&allowed)?;
     privilege::drop_to(needs_network)?;
+    confine::calls(&allowed)?;
     let engine = engine::engine().map_err(|e| internal(&e))?;
     Deadline::watch(&engine);
     let prev_result = match call.config.prev_result() {

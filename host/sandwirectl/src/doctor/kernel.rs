@@ -8,6 +8,7 @@ use sandwire_kernel::linux::LinuxKernel;
 use sandwire_kernel::{
     AddressSpec, BridgeSpec, DeviceSpec, Kernel, KernelError, LinkId, Netns, Outcome, RouteSpec, Rule, RuleOwner,
 };
+use sandwire_runtime::confine;
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::AsFd;
@@ -26,8 +27,27 @@ pub(super) fn checks() -> Vec<Check> {
             "run doctor as root, outside of a container or with CAP_SYS_ADMIN and CAP_NET_ADMIN; the kernel needs CONFIG_NET_NS",
         )],
     };
+    checks.extend(walls());
     checks.extend(legacy_tables());
     checks
+}
+
+/// What confines a process that a component has broken out into. Without them the sandbox and the dropped capabilities remain.
+fn walls() -> [Check; 2] {
+    let (landlock, seccomp) = confine::possible();
+    let check = |what: &str, is_there, without: &str, remedy: &str| match is_there {
+        true => Check::ok(what, "works"),
+        false => Check::note(what, format!("this kernel has none: a component that broke out could {without}"), remedy),
+    };
+    [
+        check(
+            "Landlock",
+            landlock,
+            "write root's files",
+            "take Linux 5.13 or newer with CONFIG_SECURITY_LANDLOCK, and landlock in lsm= of its command line",
+        ),
+        check("seccomp", seccomp, "make any system call", "take a kernel with CONFIG_SECCOMP_FILTER"),
+    ]
 }
 
 fn run() -> Result<Vec<Check>> {

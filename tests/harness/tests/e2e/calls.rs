@@ -213,14 +213,22 @@ fn standard_output_full() {
     node.snapshot().unwrap().assert_same_attachments(&before).unwrap();
 }
 
-/// Nothing of a component is executable before no_new_privs is set and capabilities are dropped.
+/// Nothing of a component is executable before no_new_privs is set, capabilities are dropped, and both walls are raised.
 #[test]
 fn privilege_goes_before_the_component_comes() {
     let node = Node::installed().unwrap();
     let pod = node.pod("a").unwrap();
     let (call, stdin) = node.call("bridge", Verb::Add).pod(&pod).ifname("eth0").config(&bridge()).command().unwrap();
     let mut strace = Command::new("strace");
-    strace.args(["-f", "-y", "-o", "/mnt/trace", "-e", "trace=mmap,mprotect,prctl,capset,execve,seccomp", BRIDGE]);
+    strace.args([
+        "-f",
+        "-y",
+        "-o",
+        "/mnt/trace",
+        "-e",
+        "trace=mmap,mprotect,prctl,capset,execve,seccomp,landlock_restrict_self",
+        BRIDGE,
+    ]);
     strace.env_clear().envs(call.get_envs().filter_map(|(key, value)| Some((key, value?))));
     let finished = node.run(&Place::Host, strace, &stdin).unwrap();
     assert!(finished.status.success(), "{finished:?}");
@@ -230,6 +238,10 @@ fn privilege_goes_before_the_component_comes() {
     };
     let executable = first("PROT_EXEC");
     assert!(first("PR_SET_NO_NEW_PRIVS, 1") < executable && first("capset(") < executable, "{trace}");
+    for wall in ["landlock_restrict_self(", "seccomp(SECCOMP_SET_MODE_FILTER"] {
+        let raised = first(wall);
+        assert!(raised < executable && trace.lines().nth(raised).unwrap().ends_with(" = 0"), "{trace}");
+    }
     assert!(
         trace.lines().nth(executable).unwrap().contains("/var/lib/sandwire/generations/")
             || trace.contains("mprotect("),

@@ -1,0 +1,111 @@
+//! What one call may need beyond what every call does: known before its component runs, from the operator's policy, the
+//! configuration and what earlier calls have left to take back.
+
+use crate::store::Generation;
+use crate::stores;
+use sandwire_cni::{Command, Error, Invocation};
+use sandwire_policy::{Grant, paths};
+use sandwire_state::journal::{self, Entry, Journal, Undo};
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+const SYSCTLS: &str = "/proc/sys/net";
+/// What a helper has for its streams.
+const NULL: &str = "/dev/null";
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(crate) struct Allowed {
+    /// Directories, and files, that it may write to; what is not there is passed over.
+    pub(crate) writable: Vec<PathBuf>,
+    /// Whether an agent may be called.
+    pub(crate) agents: bool,
+    /// Whether a native plugin that hangs may have to be killed.
+    pub(crate) signals: bool,
+    /// Whether the mode of a directory may have to be changed.
+    pub(crate) modes: bool,
+}
+
+impl Allowed {
+    /// Of a call. Makes the directories of its state that are not there yet: permission is given for what exists.
+    ///
+    /// # Errors
+    /// When the journals of a network can't be listed.
+    pub(crate) fn of(
+        grant: Option<&Grant>,
+        call: &Invocation,
+        generation: &Generation,
+        journal: Option<&Journal>,
+        has_native: bool,
+    ) -> Result<Self, Error> {
+        let verb = call.command;
+        // What earlier calls left is taken back wherever it is, whatever the policy says by now.
+        let network = match verb {
+            Command::Gc => journal::list(Path::new(paths::JOURNAL), Some(&call.config.name))
+                .map_err(|e| Error::internal(e.to_string()))?,
+            _ => Vec::new(),
+        };
+        let entries: Vec<&Entry> =
+            journal.into_iter().flat_map(Journal::pending).chain(network.iter().flat_map(|one| &one.pending)).collect();
+        let delegates = delegates(grant, call.config.ipam_type.as_deref(), generation);
+        let grants = || grant.into_iter().chain(&delegates);
+
+        let state = [paths::JOURNAL, paths::LEASE_INDEX, paths::NOTES];
+        if matches!(verb, Command::Add | Command::Gc) {
+            for directory in state.iter().filter(|directory| !Path::new(directory).exists()) {
+                // Who needs it says why it can't be made.
+                let _ = DirBuilder::new().recursive(true).mode(0o700).create(directory);
+            }
+        }
+        // Their permission would be for nothing, and each costs every pod.
+        let has_notes = verb != Command::Add
+            || grants().any(|grant| grant.imports.contains("kv"))
+            || entries.iter().any(|entry| matches!(entry.undo, Undo::RemoveNote { .. }));
+        let state = state.iter().filter(|directory| has_notes || **directory != paths::NOTES);
+        let mut writable: Vec<PathBuf> = state.chain(&[SYSCTLS, NULL]).map(PathBuf::from).collect();
+        let makes_leases = verb == Command::Add && grants().any(|grant| grant.imports.contains("leases"));
+        writable.extend(stores::roots(generation, &call.config, makes_leases));
+        // A file that another implementation has left for the attachment goes with DEL; which directory it is in only the plugin knows.
+        let takes_files = |grant: &Grant| verb == Command::Del && grant.imports.contains("files");
+        writable.extend(grants().flat_map(|grant| grant.whole_data_dirs(takes_files(grant))).map(PathBuf::from));
+        writable.extend(entries.iter().filter_map(|entry| match &entry.undo {
+            Undo::ReleaseLease { directory, .. } => Some(directory.clone()),
+            _ => None,
+        }));
+        let all = writable.clone();
+        writable.retain(|path| !all.iter().any(|other| path != other && path.starts_with(other)));
+        writable.dedup();
+        let allowed = Self {
+            writable,
+            agents: grants().any(|grant| !grant.endpoints.is_empty())
+                || entries.iter().any(|entry| matches!(entry.undo, Undo::Call { .. })),
+            signals: has_native,
+            modes: grants().any(takes_files),
+        };
+        generation.keep(delegates);
+        Ok(allowed)
+    }
+}
+
+/// The plugins that may run in this process in the course of a call, beside the one that is called: the address manager of the
+/// configuration, the only one that a pattern in `delegates` can be, and those that policy names, with theirs.
+fn delegates(grant: Option<&Grant>, manager: Option<&str>, generation: &Generation) -> Vec<Grant> {
+    let mut found: Vec<Grant> = Vec::new();
+    let mut names: Vec<String> = manager.map(str::to_owned).into_iter().collect();
+    let named = |of: &Grant| -> Vec<String> {
+        of.delegates.iter().filter(|entry| !entry.contains(['*', '?'])).cloned().collect()
+    };
+    names.extend(grant.map(named).unwrap_or_default());
+    while let Some(name) = names.pop() {
+        if grant.into_iter().chain(&found).any(|known| known.plugin == name) {
+            continue;
+        }
+        // One that can't be used says so when it is asked for.
+        if let Ok(Some(grant)) = generation.grant(&name) {
+            names.extend(named(&grant));
+            found.push(grant);
+        }
+    }
+    found
+}
