@@ -151,14 +151,15 @@ pub trait Kernel {
     /// GC: removes from the host what the reference plugins made for attachments of `network` that had these addresses and
     /// are no more: (container id, interface name, address).
     fn collect_reference(&mut self, network: &str, gone: &[(String, String, std::net::IpAddr)]) -> Outcome<()>;
-    /// Forgets tracked connections of an IPPROTO_* that were first sent to this port, of one address or of any; how many.
+    /// Forgets tracked connections of an IPPROTO_* that were first sent to one of these ports, of one address or of any; how
+    /// many of each that had any.
     fn flush_connections(
         &mut self,
         netns: Netns,
         protocol: u8,
         destination: Option<std::net::IpAddr>,
-        port: u16,
-    ) -> Outcome<u32>;
+        ports: &std::collections::BTreeSet<u16>,
+    ) -> Outcome<std::collections::BTreeMap<u16, u32>>;
     /// GC: the same for every attachment of `owner.network` that is not in `valid`. `(container id, ifname)` pairs.
     fn retain_rules(&mut self, netns: Netns, network: &str, valid: &[(String, String)]) -> Outcome<()>;
     /// Everybody who has something in our tables of the host.

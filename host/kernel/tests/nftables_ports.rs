@@ -302,18 +302,28 @@ fn connections_are_forgotten() {
         assert!(udp(&one, again, to, true).is_some());
         // The port becomes another's, and a client that goes on talking would still talk to the first.
         nft.apply(&portmap("c2"), "ports", &rules([port(UDP, 8053, "10.1.2.4", 53)])).unwrap();
-        assert_eq!(nft.flush(UDP, None, 8053).unwrap() + nft.flush(UDP, None, 9999).unwrap(), 0, "done by itself");
+        let flush = |nft: &mut Nftables, protocol, destination: Option<&str>, ports: &[u16]| -> Vec<(u16, u32)> {
+            let destination = destination.map(|text| text.parse().unwrap());
+            nft.flush(protocol, destination, &ports.iter().copied().collect()).unwrap().into_iter().collect()
+        };
+        assert_eq!(flush(&mut nft, UDP, None, &[8053]), [], "done by itself");
+        assert_eq!(flush(&mut nft, UDP, None, &[8053, 9999]), []);
         assert!(udp(&two, again, to, true).is_some());
         let listed = || run("conntrack", &["-L", "-p", "udp", "--orig-port-dst", "8053"]).lines().count();
         assert_eq!(listed(), 1);
-        assert_eq!(nft.flush(TCP, None, 8053).unwrap(), 0);
-        assert_eq!(nft.flush(UDP, Some("192.0.2.9".parse().unwrap()), 8053).unwrap(), 0);
-        assert_eq!(nft.flush(UDP, Some("192.0.2.1".parse().unwrap()), 8053).unwrap(), 1);
-        assert!(udp(&two, again, to, true).is_some());
+        assert_eq!(flush(&mut nft, TCP, None, &[8053]), []);
+        assert_eq!(flush(&mut nft, UDP, Some("192.0.2.9"), &[8053, 9999]), []);
+        assert_eq!(flush(&mut nft, UDP, None, &[8052, 8054]), []);
+        assert_eq!(listed(), 1);
+        for (destination, ports) in [(Some("192.0.2.1"), &[8053][..]), (None, &[8053]), (None, &[8052, 8053, 8054])] {
+            assert_eq!(flush(&mut nft, UDP, destination, ports), [(8053, 1)]);
+            assert_eq!(listed(), 0);
+            assert!(udp(&two, again, to, true).is_some());
+        }
         // DEL.
         nft.clear(&portmap("c2")).unwrap();
         assert_eq!(listed(), 0);
         assert!(udp(&two, again, to, false).is_none(), "after DEL nothing arrives, however long the client talks");
-        assert!(matches!(nft.flush(1, None, 1), Err(KernelError::Invalid(_))));
+        assert!(matches!(nft.flush(1, None, &[1].into()), Err(KernelError::Invalid(_))));
     });
 }

@@ -83,6 +83,12 @@ impl Grant {
         })
     }
 
+    /// Whether it may reach sysctls of other directories than ipv4 and ipv6; a delegate that policy names is taken to.
+    pub fn reaches_all_sysctls(&self) -> bool {
+        let others = |pattern: &String| !pattern.starts_with("ipv4/") && !pattern.starts_with("ipv6/");
+        self.sysctls.iter().any(others) || self.delegates.iter().any(|entry| !entry.contains(['*', '?']))
+    }
+
     /// The directories that `data_dirs` names itself. With `patterns` also those that all of what a pattern allows is below: of
     /// "/run/cni/*" it is "/run/cni", of "/run/cni*" none, for /run has much else.
     pub fn whole_data_dirs(&self, patterns: bool) -> impl Iterator<Item = &str> {

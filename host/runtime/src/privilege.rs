@@ -5,13 +5,19 @@
 //! CAP_DAC_OVERRIDE the process still opens root's own files, and no others; `confine` takes most of that too.
 
 use caps::{CapSet, Capability, CapsHashSet};
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, AtFlags};
+use nix::unistd::{AccessFlags, faccessat};
 use sandwire_cni::{Error, code};
+use std::path::PathBuf;
 
-/// Drops every capability but what the grant's operations need, for good.
+/// Drops every capability but what the grant's operations need, for good. `needed`: what must be possible with files; where it is
+/// not for plain root (a lease directory that an installer gave to another user, as the reference plugins don't notice),
+/// CAP_DAC_OVERRIDE stays, and only Landlock says which files it is good for.
 ///
 /// # Errors
 /// Code `IO`: the call must not go on with more than it needs.
-pub(crate) fn drop_to(needs_network: bool) -> Result<(), Error> {
+pub(crate) fn drop_to(needs_network: bool, needed: &[(PathBuf, AccessFlags)]) -> Result<(), Error> {
     let failed = |what: &str, why: String| Error {
         code: code::IO,
         msg: format!("could not drop privilege: {what}"),
@@ -23,6 +29,13 @@ pub(crate) fn drop_to(needs_network: bool) -> Result<(), Error> {
     }
     caps::clear(None, CapSet::Inheritable).map_err(|e| failed("capset", e.to_string()))?;
     caps::set(None, CapSet::Effective, &keep).map_err(|e| failed("capset", e.to_string()))?;
+    let is_refused = |(path, access): &(PathBuf, AccessFlags)| {
+        faccessat(AT_FDCWD, path.as_path(), *access, AtFlags::AT_EACCESS) == Err(Errno::EACCES)
+    };
+    if needed.iter().any(is_refused) {
+        keep.insert(Capability::CAP_DAC_OVERRIDE);
+        caps::set(None, CapSet::Effective, &keep).map_err(|e| failed("capset", e.to_string()))?;
+    }
     caps::set(None, CapSet::Permitted, &keep).map_err(|e| failed("capset", e.to_string()))?;
     // no_new_privs: an execve after this can't gain them back, not even by a setuid program (prctl(2)).
     nix::sys::prctl::set_no_new_privs().map_err(|e| failed("no_new_privs", e.desc().to_owned()))

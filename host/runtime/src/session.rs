@@ -3,6 +3,7 @@
 //! A session outlives the guests that run in it: an in-process delegate gets the same one, so that its operations are in
 //! the same journal and are undone together with its parent's.
 
+mod forgotten;
 mod given;
 mod reach;
 
@@ -90,6 +91,7 @@ pub(crate) struct Session {
     given_nets: Vec<IpNet>,
     /// Gateways of those addresses, with their prefixes: what the host may be on the attachment's links and its bridge.
     gateways: Vec<IpNet>,
+    forgotten: Option<forgotten::Forgotten>,
 }
 
 /// What one attachment can need, with room: each is a line of the journal and a step of the undo, which has to be done in
@@ -181,6 +183,7 @@ impl Session {
             gave_back: false,
             given_nets: Vec::new(),
             gateways: Vec::new(),
+            forgotten: None,
         };
         session.forget_held();
         session
@@ -191,6 +194,7 @@ impl Session {
     /// # Errors
     /// A trap: the session was opened without namespaces because the grant of the plugin has none.
     pub(crate) fn kernel(&mut self) -> Answer<&mut (dyn Kernel + Send + 'static)> {
+        self.forgotten = None;
         match self.kernel.as_deref_mut() {
             Some(kernel) => Ok(kernel),
             None => Err(Refusal::Trap(wasmtime::format_err!("this call was opened without network namespaces"))),

@@ -56,7 +56,8 @@ pub fn run(call: &Invocation, plugin: &str, environment: &[(String, String)]) ->
     let limits = grant.as_ref().map(|grant| grant.limits.clone()).unwrap_or_default();
     let deadline = arm(&limits)?;
     let host = open_own().map_err(|e| Error::internal(e.to_string()))?;
-    let container = container(call, &host)?;
+    let needs_network = grant.as_ref().map_or(true, imports::reaches_network);
+    let container = container(call, &host, needs_network)?;
     // Only DEL comes here without one.
     let generation = generation.unwrap_or_else(Generation::unusable);
     let namespaces = (host, container);
@@ -83,15 +84,16 @@ fn arm(limits: &Limits) -> Result<Deadline, Error> {
 }
 
 /// Opens the container's namespace, before anything is done. In DEL a namespace that is gone is no error
-/// (specification, section DEL).
-fn container(call: &Invocation, host: &OwnNetns) -> Result<Option<OwnedFd>, Error> {
+/// (specification, section DEL), nor what is none for a plugin that reaches no network: host-local is also called by programs
+/// that have no container (CNI_NETNS=/dev/null), and the reference leaves it to each plugin (`ns.CheckNetNS`).
+fn container(call: &Invocation, host: &OwnNetns, needs_network: bool) -> Result<Option<OwnedFd>, Error> {
     if !matches!(call.command, Command::Add | Command::Del | Command::Check) {
         return Ok(None);
     }
     let Some(path) = &call.netns else { return Ok(None) };
     let fd = match open_netns(path) {
         Ok(fd) => fd,
-        Err(_) if call.command == Command::Del => return Ok(None),
+        Err(_) if call.command == Command::Del || !needs_network => return Ok(None),
         Err(error) => {
             return Err(Error {
                 code: code::INTERNAL,
@@ -125,8 +127,9 @@ fn open(
     let needs_network = grant.is_none_or(imports::reaches_network);
     let kernel: Option<Box<dyn Kernel + Send>> = match needs_network {
         true => {
-            let mut kernel = LinuxKernel::open_with(host, container.as_ref().map(AsFd::as_fd), Needs::default())
-                .map_err(|e| internal(&e))?;
+            let needs = Needs { all_sysctls: grant.is_none_or(Grant::reaches_all_sysctls), ..Needs::default() };
+            let mut kernel =
+                LinuxKernel::open_with(host, container.as_ref().map(AsFd::as_fd), needs).map_err(|e| internal(&e))?;
             kernel.set_interrupted(Deadline::interrupted);
             Some(Box::new(kernel))
         }
@@ -147,7 +150,7 @@ fn open(
     };
     let allowed = Allowed::of(grant, call, &generation, journal.as_ref(), native.is_some())?;
     confine::files(&allowed)?;
-    privilege::drop_to(needs_network)?;
+    privilege::drop_to(needs_network, &allowed.needed)?;
     confine::calls(&allowed)?;
     let engine = engine::engine().map_err(|e| internal(&e))?;
     Deadline::watch(&engine);

@@ -35,7 +35,9 @@ impl StateError {
         let remedy = match error.raw_os_error() {
             Some(libc::ENOSPC | libc::EDQUOT) => "; make room on that file system",
             Some(libc::EROFS) => "; that file system is mounted read-only",
-            Some(libc::EACCES | libc::EPERM) => "; it must be root's, and the process root's",
+            Some(libc::EACCES | libc::EPERM) => {
+                "; it must be root's, and one of the directories that a call may write to (data_dirs of the plugin's policy)"
+            }
             _ => "",
         };
         Self::Other(format!("could not {doing} {}: {error}{remedy}", path.display()))

@@ -73,7 +73,13 @@ fn gateways(bridge: &Link, config: &Config, result: &CniResult) -> Result<(), Fa
     let present = host::addresses::get(bridge).or_fail("Cannot obtain List of IP Addresses")?;
     for gateway in gateway::of(result) {
         let wanted = gateway.address.to_string();
-        if !present.iter().any(|address| address.cidr == wanted) {
+        // With forceAddress whoever comes last has the bridge's only address of the family: another range of this pod, or another
+        // network's pod.
+        let is_it = |cidr: &str| match config.force_address {
+            true => cidr.contains(':') == gateway.address.addr().is_ipv6() && !cidr.starts_with("fe80:"),
+            false => cidr == wanted,
+        };
+        if !present.iter().any(|address| is_it(&address.cidr)) {
             return Err(Failure::internal(
                 ["Bridge interface ", &config.bridge, " has no gateway address ", &wanted].concat(),
             ));

@@ -103,7 +103,8 @@ impl Config {
 
     /// Bytes; `None` (0 in the configuration) is the kernel's default.
     pub(crate) fn mtu(&self) -> Option<u32> {
-        u32::try_from(self.mtu).ok().filter(|mtu| *mtu > 0)
+        // More than any link can have is the kernel's to refuse.
+        (self.mtu > 0).then(|| u32::try_from(self.mtu).unwrap_or(u32::MAX))
     }
 
     /// 0 is none.

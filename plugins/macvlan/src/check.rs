@@ -57,8 +57,9 @@ fn rides_on(config: &Config, home: &Netns, info: &LinkInfo) -> Result<(), Failur
         _ => master::name(config, home)?,
     };
     let (_, master) = master::find(&name, home)?;
+    // The configuration may name it by an alternative name (IFLA_ALT_IFNAME), which systemd gives to every card.
     match info.fact("parent") {
-        Some(parent) if parent != name => Err(Failure::internal(
+        Some(parent) if parent != master.name => Err(Failure::internal(
             ["container macvlan ", &info.name, " rides on ", parent, ", not on the configured master ", &name].concat(),
         )),
         _ => config.mtu(master.mtu).map(drop),

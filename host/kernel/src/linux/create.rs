@@ -81,6 +81,11 @@ fn rest(device: &DeviceSpec, index: u32, is_peer: bool) -> Option<LinkMessage> {
 }
 
 fn check(device: &DeviceSpec) -> Outcome<()> {
+    // "eth%d" is the kernel's pattern for the next free number (`dev_alloc_name`): the link would have another name than the one that
+    // is asked for, written down and looked for again.
+    if let Some(name) = device.name.as_ref().filter(|name| name.contains('%')) {
+        return Err(KernelError::Invalid(format!("a link can't be named {name:?}: the kernel takes % for a pattern")));
+    }
     match device.master {
         Some(master) if master.netns != device.netns => {
             Err(KernelError::Invalid(format!("a link of {} can't have a master in {}", device.netns, master.netns)))

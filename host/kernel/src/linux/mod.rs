@@ -26,7 +26,7 @@ use netns::Namespace;
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
 use nix::unistd::Pid;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::time::Duration;
 
@@ -35,6 +35,8 @@ use std::time::Duration;
 pub struct Needs {
     /// Firewall rules in the container's namespace.
     pub container_firewall: bool,
+    /// Sysctls of the container beyond those of `ipv4` and `ipv6`.
+    pub all_sysctls: bool,
 }
 
 /// [`Kernel`] on the namespaces of one attachment.
@@ -62,7 +64,7 @@ impl LinuxKernel {
     /// # Errors
     /// When sockets can't be opened, or `container` can't be entered (CAP_SYS_ADMIN).
     pub fn open(container: Option<BorrowedFd<'_>>) -> Outcome<Self> {
-        Self::open_with(open_own()?, container, Needs::default())
+        Self::open_with(open_own()?, container, Needs { all_sysctls: true, ..Needs::default() })
     }
 
     /// As [`LinuxKernel::open`], with the host's namespace, which must be the one that this thread is in, and with more than
@@ -75,7 +77,7 @@ impl LinuxKernel {
         let (container, container_firewall) = match container {
             Some(fd) => {
                 let firewall = || needs.container_firewall.then(Nftables::open).transpose();
-                let (namespace, firewall) = Namespace::visit(&host.fd, fd, firewall)?;
+                let (namespace, firewall) = Namespace::visit(&host.fd, fd, needs.all_sysctls, firewall)?;
                 (Some(namespace), firewall)
             }
             None => (None, None),
@@ -419,9 +421,9 @@ impl Kernel for LinuxKernel {
         netns: Netns,
         protocol: u8,
         destination: Option<std::net::IpAddr>,
-        port: u16,
-    ) -> Outcome<u32> {
-        self.firewall(netns)?.flush(protocol, destination, port)
+        ports: &BTreeSet<u16>,
+    ) -> Outcome<BTreeMap<u16, u32>> {
+        self.firewall(netns)?.flush(protocol, destination, ports)
     }
 
     fn retain_rules(&mut self, netns: Netns, network: &str, valid: &[(String, String)]) -> Outcome<()> {

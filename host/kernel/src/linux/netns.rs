@@ -146,6 +146,7 @@ impl Namespace {
     pub(crate) fn visit<T>(
         host: &OwnedFd,
         container: BorrowedFd<'_>,
+        all_sysctls: bool,
         also: impl FnOnce() -> Outcome<T>,
     ) -> Outcome<(Self, T)> {
         let fd = container
@@ -153,8 +154,8 @@ impl Namespace {
             .map_err(|e| KernelError::Other(format!("could not keep the container's namespace open: {e}")))?;
         setns(&fd, CloneFlags::CLONE_NEWNET)
             .map_err(|errno| Refusal::new(errno).into_error("could not enter the container's network namespace"))?;
-        let opened =
-            (|| Ok((Socket::open()?, Socket::open()?, Socket::open()?, SysctlRoot::open_directories()?, also()?)))();
+        let sysctls = || SysctlRoot::open_directories(all_sysctls);
+        let opened = (|| Ok((Socket::open()?, Socket::open()?, Socket::open()?, sysctls()?, also()?)))();
         // It fails for want of memory only, which passes (`create_new_namespaces`).
         if (0..RETURNS).all(|_| setns(host, CloneFlags::CLONE_NEWNET).is_err()) {
             std::process::abort();

@@ -10,10 +10,11 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 
-/// The directories of a container's /proc/sys/net that are opened while there. `/proc/sys/net` itself always shows the
-/// *current* namespace of whoever looks through it; a directory below it stays in the one it was looked up in
+/// The directories of a container's /proc/sys/net that are opened while there, unless all are asked for. `/proc/sys/net` itself
+/// always shows the *current* namespace of whoever looks through it; a directory below it stays in the one it was looked up in
 /// (`sysctl_head_grab` holds that namespace's table), also for interfaces made later.
-const DIRECTORIES: [&str; 3] = ["ipv4", "ipv6", "core"];
+const DIRECTORIES: [&str; 2] = ["ipv4", "ipv6"];
+const NET: &str = "/proc/sys/net";
 /// More than any value below net/; keeps a file of another kind from filling the memory.
 const VALUE_BYTES: u64 = 64 << 10;
 
@@ -23,7 +24,7 @@ pub(crate) enum SysctlRoot {
     /// Of the namespace that the process is in.
     Current,
     /// Of another one, by name of the first segment.
-    Directories(Vec<(&'static str, OwnedFd)>),
+    Directories(Vec<(String, OwnedFd)>),
 }
 
 impl SysctlRoot {
@@ -31,16 +32,21 @@ impl SysctlRoot {
         Self::Current
     }
 
-    /// In the namespace whose keys they are to be.
-    pub(crate) fn open_directories() -> Outcome<Self> {
+    /// In the namespace whose keys they are to be. `all`: whatever directories it has (netfilter, unix ...).
+    pub(crate) fn open_directories(all: bool) -> Outcome<Self> {
+        let mut names: Vec<String> = DIRECTORIES.map(str::to_owned).into();
+        if all && let Ok(entries) = std::fs::read_dir(NET) {
+            let others = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+            names.extend(others.filter(|name| !DIRECTORIES.contains(&name.as_str())));
+        }
         let mut directories = Vec::new();
-        for name in DIRECTORIES {
-            let path = format!("/proc/sys/net/{name}");
+        for name in names {
+            let path = format!("{NET}/{name}");
             match openat(AT_FDCWD, path.as_str(), OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
             {
                 Ok(fd) => directories.push((name, fd)),
-                // A kernel without IPv6.
-                Err(Errno::ENOENT) => {}
+                // A kernel without IPv6; what is no directory.
+                Err(Errno::ENOENT | Errno::ENOTDIR) => {}
                 Err(errno) => return Err(Refusal::new(errno).into_error(format!("could not open {path}"))),
             }
         }
@@ -57,19 +63,13 @@ impl SysctlRoot {
         };
         let flags = flags | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
         let fd = match self {
-            Self::Current => openat(AT_FDCWD, format!("/proc/sys/net/{key}").as_str(), flags, Mode::empty()),
+            Self::Current => openat(AT_FDCWD, format!("{NET}/{key}").as_str(), flags, Mode::empty()),
             Self::Directories(directories) => {
                 let (first, rest) = key.split_once('/').unwrap_or((key, ""));
                 match directories.iter().find(|(name, _)| *name == first) {
                     Some((_, directory)) if !rest.is_empty() => openat(directory.as_fd(), rest, flags, Mode::empty()),
                     Some(_) => Err(Errno::EISDIR),
-                    None if DIRECTORIES.contains(&first) => Err(Errno::ENOENT),
-                    None => {
-                        return Err(KernelError::Unsupported(format!(
-                            "sysctl net/{key} of {netns} can't be reached; possible are those of {}",
-                            DIRECTORIES.join(", ")
-                        )));
-                    }
+                    None => Err(Errno::ENOENT),
                 }
             }
         };

@@ -13,13 +13,14 @@ impl conntrack::Host for Guest {
     fn flush(&mut self, ns: Resource<NetnsHandle>, protocol: Protocol, dst: Option<String>, port: u16) -> Answer<u32> {
         let netns = parse::netns(&self.table, &ns)?.netns;
         let dst = dst.as_deref().map(parse::ip).transpose()?;
+        let protocol = number(protocol);
         let session = self.session()?;
-        if !session.given.has_port(number(protocol), port) {
+        if !session.given.has_port(protocol, port) {
             return Err(Refusal::denied(format!(
                 "forget connections to port {port}: it is none that the runtime maps to the attachment"
             )));
         }
         // Nothing to undo: what goes on talking is tracked anew.
-        session.change(|kernel| kernel.flush_connections(netns, number(protocol), dst, port))
+        session.forget_connections(netns, protocol, dst, port)
     }
 }

@@ -3,6 +3,7 @@
 
 use crate::store::Generation;
 use crate::stores;
+use nix::unistd::AccessFlags;
 use sandwire_cni::{Command, Error, Invocation};
 use sandwire_policy::{Grant, paths};
 use sandwire_state::journal::{self, Entry, Journal, Undo};
@@ -19,6 +20,8 @@ const NULL: &str = "/dev/null";
 pub(crate) struct Allowed {
     /// Directories, and files, that it may write to; what is not there is passed over.
     pub(crate) writable: Vec<PathBuf>,
+    /// What must be possible with files that others may have given to another user.
+    pub(crate) needed: Vec<(PathBuf, AccessFlags)>,
     /// Whether an agent may be called.
     pub(crate) agents: bool,
     /// Whether a native plugin that hangs may have to be killed.
@@ -64,8 +67,20 @@ impl Allowed {
             || entries.iter().any(|entry| matches!(entry.undo, Undo::RemoveNote { .. }));
         let state = state.iter().filter(|directory| has_notes || **directory != paths::NOTES);
         let mut writable: Vec<PathBuf> = state.chain(&[SYSCTLS, NULL]).map(PathBuf::from).collect();
-        let makes_leases = verb == Command::Add && grants().any(|grant| grant.imports.contains("leases"));
-        writable.extend(stores::roots(generation, &call.config, makes_leases));
+        let leases = grants().any(|grant| grant.imports.contains("leases"));
+        let roots = stores::roots(generation, &call.config, leases && verb == Command::Add);
+        let mut needed = Vec::new();
+        for root in roots.iter().filter(|_| leases) {
+            let network = root.join(&call.config.name);
+            needed.extend([
+                (network.join("lock"), AccessFlags::R_OK),
+                (network, AccessFlags::R_OK | AccessFlags::W_OK | AccessFlags::X_OK),
+                (root.clone(), AccessFlags::W_OK | AccessFlags::X_OK),
+            ]);
+        }
+        let files = grants().flat_map(|grant| grant.files.values());
+        needed.extend(files.map(|path| (PathBuf::from(path), AccessFlags::R_OK)));
+        writable.extend(roots);
         // A file that another implementation has left for the attachment goes with DEL; which directory it is in only the plugin knows.
         let takes_files = |grant: &Grant| verb == Command::Del && grant.imports.contains("files");
         writable.extend(grants().flat_map(|grant| grant.whole_data_dirs(takes_files(grant))).map(PathBuf::from));
@@ -78,6 +93,7 @@ impl Allowed {
         writable.dedup();
         let allowed = Self {
             writable,
+            needed,
             agents: grants().any(|grant| !grant.endpoints.is_empty())
                 || entries.iter().any(|entry| matches!(entry.undo, Undo::Call { .. })),
             signals: has_native,

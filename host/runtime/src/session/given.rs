@@ -5,6 +5,7 @@ use sandwire_cni::{NetworkConfig, go_json::Json};
 use serde::Deserialize;
 use serde_json::Value;
 use std::cell::OnceCell;
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 /// See the module.
@@ -101,6 +102,11 @@ impl Given {
             (*of, *port) == (protocol, host_port) && (address.is_none() || *address == host_ip)
         };
         self.wants().ports.iter().any(is_it)
+    }
+
+    /// The ports of a protocol that it wants.
+    pub(crate) fn ports(&self, protocol: u8) -> BTreeSet<u16> {
+        self.wants().ports.iter().filter(|(of, ..)| *of == protocol).map(|(_, port, _)| *port).collect()
     }
 
     /// The same for a port whatever its address.

@@ -13,6 +13,7 @@ mod common;
 mod components;
 mod ctl;
 mod del;
+mod drop_in;
 mod going_back;
 mod interop;
 mod isolation;
