@@ -7,6 +7,7 @@ use nix::unistd::AccessFlags;
 use sandwire_cni::{Command, Error, Invocation};
 use sandwire_policy::{Grant, paths};
 use sandwire_state::journal::{self, Entry, Journal, Undo};
+use std::collections::BTreeSet;
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -14,6 +15,8 @@ use std::path::{Path, PathBuf};
 const SYSCTLS: &str = "/proc/sys/net";
 /// What a helper has for its streams.
 const NULL: &str = "/dev/null";
+/// How the address of an agent begins that listens there.
+const UNIX: &str = "unix:";
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -22,8 +25,10 @@ pub(crate) struct Allowed {
     pub(crate) writable: Vec<PathBuf>,
     /// What must be possible with files that others may have given to another user.
     pub(crate) needed: Vec<(PathBuf, AccessFlags)>,
-    /// Whether an agent may be called.
-    pub(crate) agents: bool,
+    /// Whether an agent may be called by TCP.
+    pub(crate) tcp: bool,
+    /// Whether one may be called by a unix socket: the container runtime has one, too.
+    pub(crate) unix: bool,
     /// Whether a native plugin that hangs may have to be killed.
     pub(crate) signals: bool,
     /// Whether the mode of a directory may have to be changed.
@@ -88,14 +93,29 @@ impl Allowed {
             Undo::ReleaseLease { directory, .. } => Some(directory.clone()),
             _ => None,
         }));
+        // What takes a call back goes to the same agent, by the grant of the plugin that made it.
+        let callers: BTreeSet<&str> = entries
+            .iter()
+            .filter(|entry| matches!(entry.undo, Undo::Call { .. }))
+            .map(|entry| entry.plugin.as_str())
+            .filter(|plugin| grants().all(|grant| grant.plugin != *plugin))
+            .collect();
+        let callers: Vec<Grant> =
+            callers.into_iter().filter_map(|plugin| generation.grant(plugin).ok().flatten()).collect();
+        let addresses = || {
+            grants()
+                .chain(&callers)
+                .flat_map(|grant| grant.endpoints.values())
+                .map(|endpoint| endpoint.address.as_str())
+        };
         let all = writable.clone();
         writable.retain(|path| !all.iter().any(|other| path != other && path.starts_with(other)));
         writable.dedup();
         let allowed = Self {
             writable,
             needed,
-            agents: grants().any(|grant| !grant.endpoints.is_empty())
-                || entries.iter().any(|entry| matches!(entry.undo, Undo::Call { .. })),
+            tcp: addresses().any(|address| !address.starts_with(UNIX)),
+            unix: addresses().any(|address| address.starts_with(UNIX)),
             signals: has_native,
             modes: grants().any(takes_files),
         };

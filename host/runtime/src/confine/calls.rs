@@ -74,8 +74,16 @@ enum Verdict {
     To(u32),
 }
 
-const AGENTS: &[i32] = &[libc::AF_NETLINK, libc::AF_INET, libc::AF_INET6, libc::AF_UNIX];
-const NETLINK: &[i32] = &[libc::AF_NETLINK];
+/// Of which families sockets may be.
+fn families(allowed: &Allowed) -> &'static [i32] {
+    use libc::{AF_INET as V4, AF_INET6 as V6, AF_NETLINK as NETLINK, AF_UNIX as UNIX};
+    match (allowed.tcp, allowed.unix) {
+        (false, false) => &[NETLINK],
+        (true, false) => &[NETLINK, V4, V6],
+        (false, true) => &[NETLINK, UNIX],
+        (true, true) => &[NETLINK, V4, V6, UNIX],
+    }
+}
 
 /// Whether the kernel has filters.
 pub(super) fn is_possible() -> bool {
@@ -96,7 +104,8 @@ pub(super) fn shut(allowed: &Allowed) -> nix::Result<()> {
     // SAFETY: the kernel copies `len` instructions, which are there, and checks them.
     let set = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const filter) };
     match Errno::result(set) {
-        Err(Errno::EINVAL) if !is_possible() => Err(Errno::ENOSYS),
+        // Not compiled in; or shut, on a node that is a container itself.
+        Err(Errno::EINVAL | Errno::EPERM) if !is_possible() => Err(Errno::ENOSYS),
         done => done.map(drop),
     }
 }
@@ -126,7 +135,7 @@ fn program(allowed: &Allowed) -> Option<Vec<sock_filter>> {
     let mut verdicts: Vec<(i64, i64, Verdict)> =
         USUAL.iter().map(|(first, last)| (*first, *last, Verdict::Yes)).collect();
     let mut also = |number, verdict| verdicts.push((number, number, verdict));
-    also(libc::SYS_socket, Verdict::Families(if allowed.agents { AGENTS } else { NETLINK }));
+    also(libc::SYS_socket, Verdict::Families(families(allowed)));
     also(libc::SYS_clone, Verdict::Without(NAMESPACES));
     also(libc::SYS_tkill, Verdict::To(std::process::id()));
     if allowed.signals {
@@ -261,15 +270,20 @@ mod tests {
 
     #[test]
     fn every_number_has_its_verdict() {
-        for (agents, signals, modes) in [(false, false, false), (true, true, true)] {
-            let allowed = Allowed { agents, signals, modes, ..Allowed::default() };
+        for (tcp, unix, signals, modes) in [
+            (false, false, false, false),
+            (true, true, true, true),
+            (true, false, false, true),
+            (false, true, true, false),
+        ] {
+            let allowed = Allowed { tcp, unix, signals, modes, ..Allowed::default() };
             let program = program(&allowed).unwrap();
             assert!(program.len() < 100, "{} steps", program.len());
             for number in (0..1024).chain([0x4000_0000, 0x4000_003b, u32::MAX]) {
                 let at = i64::from(number);
                 let usual = USUAL.iter().any(|(first, last)| (*first..=*last).contains(&at));
                 let wanted = match at {
-                    libc::SYS_socket => agents,
+                    libc::SYS_socket => tcp,
                     libc::SYS_clone => true,
                     libc::SYS_tkill => false,
                     libc::SYS_kill => signals,
@@ -283,6 +297,7 @@ mod tests {
             }
             let of = |number: i64, argument: i32| run(&program, number as u32, X86_64, argument as u32) == ALLOW;
             assert!(of(libc::SYS_socket, libc::AF_NETLINK) && !of(libc::SYS_socket, libc::AF_PACKET));
+            assert_eq!((of(libc::SYS_socket, libc::AF_INET6), of(libc::SYS_socket, libc::AF_UNIX)), (tcp, unix));
             assert!(of(libc::SYS_clone, libc::SIGCHLD) && !of(libc::SYS_clone, libc::CLONE_NEWUSER | libc::SIGCHLD));
             assert!(of(libc::SYS_tkill, std::process::id() as i32) && !of(libc::SYS_tkill, 1));
         }

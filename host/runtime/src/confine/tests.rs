@@ -118,7 +118,7 @@ fn nothing_is_started_and_nobody_is_called_or_signalled() {
 #[test]
 fn a_call_that_needs_more_has_more() {
     within(
-        |allowed| (allowed.agents, allowed.modes, allowed.signals) = (true, true, true),
+        |allowed| (allowed.tcp, allowed.unix, allowed.modes, allowed.signals) = (true, true, true, true),
         |_, other| {
             for family in [AddressFamily::Unix, AddressFamily::Inet, AddressFamily::Inet6] {
                 socket(family, SockType::Datagram, SockFlag::empty(), None).unwrap();
