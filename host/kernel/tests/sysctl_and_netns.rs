@@ -35,6 +35,11 @@ fn keys_of_links_made_later() {
         assert!(matches!(kernel.read_sysctl(Netns::Host, &key("eth0")), Err(KernelError::NotFound(_))));
         assert!(matches!(kernel.read_sysctl(Netns::Container, &key("veth1")), Err(KernelError::NotFound(_))));
         assert!(kernel.read_sysctl(Netns::Container, "core/somaxconn").unwrap().parse::<u32>().is_ok());
+        let far = "unix/max_dgram_qlen";
+        let of_the_host = kernel.read_sysctl(Netns::Host, far).unwrap();
+        kernel.write_sysctl(Netns::Container, far, "77").unwrap();
+        assert_eq!(kernel.read_sysctl(Netns::Container, far).unwrap(), "77");
+        assert_eq!(kernel.read_sysctl(Netns::Host, far).unwrap(), of_the_host);
     });
 }
 
@@ -87,8 +92,8 @@ fn bad_keys_and_values() {
             assert!(kernel.read_sysctl(netns, "ipv4").is_err());
             assert!(matches!(kernel.read_sysctl(netns, "ipv4/nope"), Err(KernelError::NotFound(_))));
         }
-        let far = kernel.read_sysctl(Netns::Container, "unix/max_dgram_qlen");
-        assert!(matches!(far, Err(KernelError::Unsupported(_))), "{far:?}");
+        let none = kernel.read_sysctl(Netns::Container, "nope/x");
+        assert!(matches!(none, Err(KernelError::NotFound(_))), "{none:?}");
     });
 }
 
