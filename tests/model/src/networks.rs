@@ -50,6 +50,11 @@ impl Net {
         self.plugin == NATIVE
     }
 
+    /// Looks at no namespace: host-local, whoever's, gives an address and no more.
+    pub fn is_without_netns(&self) -> bool {
+        self.is_native() || self.plugin == "host-local"
+    }
+
     /// Makes an interface.
     pub fn has_link(&self) -> bool {
         self.has_host_end() || self.plugin == "macvlan"

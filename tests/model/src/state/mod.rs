@@ -229,7 +229,7 @@ impl Model {
             State::Absent if heard => self.set(attachment, State::Owed { surely: false }),
             // An ADD of the same name gives its own lease of an earlier boot back before it takes another.
             State::Stale { .. } if heard => self.set(attachment, State::Loose),
-            State::Stale { addresses, .. } if self.is_there(attachment.pod) => {
+            State::Stale { addresses, .. } if attachment.net.is_without_netns() || self.is_there(attachment.pod) => {
                 let addresses = addresses.clone();
                 self.set(attachment, State::Stale { addresses, surely: false });
             }
@@ -376,7 +376,7 @@ impl Model {
             State::Up(up) => self.is_inside(&attachment, up) || !attachment.net.has_link(),
             _ => false,
         };
-        if !safe && (attachment.net.is_native() || self.is_there(attachment.pod)) {
+        if !safe && (attachment.net.is_without_netns() || self.is_there(attachment.pod)) {
             self.set(attachment, State::Loose);
         }
         self.reclaimed(&attachment.net);

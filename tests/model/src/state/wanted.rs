@@ -33,8 +33,7 @@ impl Model {
     /// Of an ADD, `adds` and `dels` of the same network being made at the same time.
     pub fn add_wanted(&self, attachment: &Attachment, adds: usize, dels: usize) -> Wanted {
         let net = &attachment.net;
-        // Native host-local looks at no namespace.
-        if !net.is_native() && !self.is_there(attachment.pod) {
+        if !net.is_without_netns() && !self.is_there(attachment.pod) {
             return Wanted::Fails;
         }
         if net.plugin == "loopback" {
@@ -60,7 +59,7 @@ impl Model {
     pub fn check_wanted(&self, attachment: &Attachment) -> Wanted {
         let net = &attachment.net;
         match self.state(attachment) {
-            _ if !net.is_native() && !self.is_there(attachment.pod) => Wanted::Fails,
+            _ if !net.is_without_netns() && !self.is_there(attachment.pod) => Wanted::Fails,
             // What it looks at is there once for all who ever asked for it, and GC, which enters no namespace, leaves it.
             State::Absent | State::Owed { .. } if net.plugin == "loopback" => Wanted::Either,
             State::Absent | State::Owed { .. } => Wanted::Fails,
