@@ -3,7 +3,7 @@
 use crate::bindings::types;
 use crate::imports;
 use crate::session::Session;
-use sandwire_cni::{Error, code};
+use sandwire_cni::{Command, Error, code};
 use sandwire_policy::Grant;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -225,7 +225,15 @@ fn trapped(plugin: &str, session: &Session, trap: &wasmtime::Error) -> Error {
         return Error {
             code: code::DEADLINE,
             msg: format!("plugin {plugin:?} {reason}"),
-            details: "everything it had done is being undone; the limit is deadline_ms in its policy".into(),
+            details: match session.subject.verb {
+                Command::Add => "everything it had done is being undone; the limit is deadline_ms in its policy",
+                // Repeated, not undone.
+                Command::Del | Command::Gc => {
+                    "what is left to do is in the journal, for the next call; the limit is deadline_ms in its policy"
+                }
+                _ => "the limit is deadline_ms in its policy",
+            }
+            .into(),
         };
     }
     let text = format!("{trap:#}");
@@ -239,7 +247,7 @@ fn trapped(plugin: &str, session: &Session, trap: &wasmtime::Error) -> Error {
         return Error {
             code: code::LIMIT,
             msg: format!("plugin {plugin:?} used more than its policy allows"),
-            details: format!("{text}; the limits are memory_mib, handles and hostcall_bytes in its policy"),
+            details: format!("{text}; the limits are memory_mib, instances, table_elements, handles and hostcall_kib in its policy"),
         };
     }
     Error {

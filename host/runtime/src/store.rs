@@ -35,7 +35,7 @@ fn trusted(file: &OwnedFd, kind: SFlag, what: &str) -> Result<nix::sys::stat::Fi
         Err(error(
             code::COMPONENT_UNTRUSTED,
             format!("{what} can't be trusted: {why}"),
-            "whoever can write it can run any code as root; find out who changed it, then run: sandwirectl apply",
+            "whoever can write it can run any code as root; find out who changed it, make it root's alone (chown root:root, chmod go-w), then run: sandwirectl apply",
         ))
     };
     if stat.st_mode & SFlag::S_IFMT.bits() != kind.bits() {

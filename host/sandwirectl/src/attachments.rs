@@ -91,8 +91,9 @@ fn row(summary: &Summary, links: &[LinkInfo]) -> Row {
         interface: attachment.ifname.clone(),
         plugins: summary.facts.keys().cloned().collect(),
         state: match () {
-            () if summary.uncommitted > 0 => "unfinished",
+            // As `repair` has it: its call has ended.
             () if only_kept => "kept",
+            () if summary.uncommitted > 0 => "unfinished",
             () if now.is_none() || (wants_host_end && host_end.is_none()) => "gone",
             () => "attached",
         },
