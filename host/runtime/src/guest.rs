@@ -247,7 +247,9 @@ fn trapped(plugin: &str, session: &Session, trap: &wasmtime::Error) -> Error {
         return Error {
             code: code::LIMIT,
             msg: format!("plugin {plugin:?} used more than its policy allows"),
-            details: format!("{text}; the limits are memory_mib, instances, table_elements, handles and hostcall_kib in its policy"),
+            details: format!(
+                "{text}; the limits are memory_mib, instances, table_elements, handles and hostcall_kib in its policy"
+            ),
         };
     }
     Error {
