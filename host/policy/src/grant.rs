@@ -83,9 +83,10 @@ impl Grant {
         })
     }
 
-    /// Whether it may reach sysctls of other directories than ipv4 and ipv6; a delegate that policy names is taken to.
+    /// Whether it may reach sysctls of other directories than ipv4, ipv6 and core, which are opened for everybody; a delegate that
+    /// policy names is taken to.
     pub fn reaches_all_sysctls(&self) -> bool {
-        let others = |pattern: &String| !pattern.starts_with("ipv4/") && !pattern.starts_with("ipv6/");
+        let others = |pattern: &String| !["ipv4/", "ipv6/", "core/"].iter().any(|usual| pattern.starts_with(usual));
         self.sysctls.iter().any(others) || self.delegates.iter().any(|entry| !entry.contains(['*', '?']))
     }
 

@@ -66,8 +66,10 @@ const NETWORK: [&str; 14] = [
 const NAMESPACES: [&str; 2] = ["host-netns", "container-netns"];
 
 /// Whether a grant reaches the network itself. A delegate may reach it in its stead: the process then needs what the
-/// delegate needs, so `delegate` counts.
-pub fn reaches_network(grant: &Grant) -> bool {
+/// delegate needs, so `delegate` counts. A plugin without a grant does not run, but what it has made is taken
+/// back, and that may be anything.
+pub fn reaches_network(grant: Option<&Grant>) -> bool {
+    let Some(grant) = grant else { return true };
     grant.imports.contains("delegate") || NETWORK.iter().any(|name| grant.imports.contains(*name))
 }
 

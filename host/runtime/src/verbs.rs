@@ -56,7 +56,7 @@ pub fn run(call: &Invocation, plugin: &str, environment: &[(String, String)]) ->
     let limits = grant.as_ref().map(|grant| grant.limits.clone()).unwrap_or_default();
     let deadline = arm(&limits)?;
     let host = open_own().map_err(|e| Error::internal(e.to_string()))?;
-    let needs_network = grant.as_ref().map_or(true, imports::reaches_network);
+    let needs_network = imports::reaches_network(grant.as_ref().ok());
     let container = container(call, &host, needs_network)?;
     // Only DEL comes here without one.
     let generation = generation.unwrap_or_else(Generation::unusable);
@@ -124,7 +124,7 @@ fn open(
         container_id: call.container_id.clone(),
         ifname: call.ifname.clone(),
     };
-    let needs_network = grant.is_none_or(imports::reaches_network);
+    let needs_network = imports::reaches_network(grant);
     let kernel: Option<Box<dyn Kernel + Send>> = match needs_network {
         true => {
             let needs = Needs { all_sysctls: grant.is_none_or(Grant::reaches_all_sysctls), ..Needs::default() };

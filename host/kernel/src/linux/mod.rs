@@ -35,7 +35,7 @@ use std::time::Duration;
 pub struct Needs {
     /// Firewall rules in the container's namespace.
     pub container_firewall: bool,
-    /// Sysctls of the container beyond those of `ipv4` and `ipv6`.
+    /// Sysctls of the container beyond those of `ipv4`, `ipv6` and `core`.
     pub all_sysctls: bool,
 }
 

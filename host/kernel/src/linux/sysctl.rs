@@ -13,7 +13,7 @@ use std::os::fd::{AsFd, OwnedFd};
 /// The directories of a container's /proc/sys/net that are opened while there, unless all are asked for. `/proc/sys/net` itself
 /// always shows the *current* namespace of whoever looks through it; a directory below it stays in the one it was looked up in
 /// (`sysctl_head_grab` holds that namespace's table), also for interfaces made later.
-const DIRECTORIES: [&str; 2] = ["ipv4", "ipv6"];
+const DIRECTORIES: [&str; 3] = ["ipv4", "ipv6", "core"];
 const NET: &str = "/proc/sys/net";
 /// More than any value below net/; keeps a file of another kind from filling the memory.
 const VALUE_BYTES: u64 = 64 << 10;
@@ -24,7 +24,11 @@ pub(crate) enum SysctlRoot {
     /// Of the namespace that the process is in.
     Current,
     /// Of another one, by name of the first segment.
-    Directories(Vec<(String, OwnedFd)>),
+    Directories {
+        opened: Vec<(String, OwnedFd)>,
+        /// Whether there are no others.
+        all: bool,
+    },
 }
 
 impl SysctlRoot {
@@ -50,7 +54,7 @@ impl SysctlRoot {
                 Err(errno) => return Err(Refusal::new(errno).into_error(format!("could not open {path}"))),
             }
         }
-        Ok(Self::Directories(directories))
+        Ok(Self::Directories { opened: directories, all })
     }
 
     fn open(&self, netns: Netns, key: &str, flags: OFlag) -> Outcome<File> {
@@ -64,12 +68,17 @@ impl SysctlRoot {
         let flags = flags | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
         let fd = match self {
             Self::Current => openat(AT_FDCWD, format!("{NET}/{key}").as_str(), flags, Mode::empty()),
-            Self::Directories(directories) => {
+            Self::Directories { opened, all } => {
                 let (first, rest) = key.split_once('/').unwrap_or((key, ""));
-                match directories.iter().find(|(name, _)| *name == first) {
+                match opened.iter().find(|(name, _)| *name == first) {
                     Some((_, directory)) if !rest.is_empty() => openat(directory.as_fd(), rest, flags, Mode::empty()),
                     Some(_) => Err(Errno::EISDIR),
-                    None => Err(Errno::ENOENT),
+                    None if *all || DIRECTORIES.contains(&first) => Err(Errno::ENOENT),
+                    None => {
+                        return Err(KernelError::Unsupported(format!(
+                            "sysctl net/{key} of {netns} can't be reached; a plugin that needs it names it in  sysctls  of its policy"
+                        )));
+                    }
                 }
             }
         };

@@ -1,5 +1,5 @@
-//! Landlock (linux/landlock.h): writing only below some directories, and nothing executed. What may be read stays as it is: a
-//! plugin's own functions read too much in too many places, and what is read can't leave a process without sockets.
+//! Landlock (linux/landlock.h): writing only below some directories, and nothing executed. What may be read stays as it is:
+//! the host's functions read in many places, and what is read leaves a process that has no sockets but netlink only by its result.
 #![allow(unsafe_code)]
 
 use super::Allowed;
@@ -93,12 +93,8 @@ pub(super) fn shut(allowed: &Allowed) -> nix::Result<()> {
 }
 
 fn allow(ruleset: &OwnedFd, path: &Path, handled: u64) -> nix::Result<()> {
-    let place = match open(path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()) {
-        Ok(place) => place,
-        // What is not there needs no permission.
-        Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(()),
-        Err(errno) => return Err(errno),
-    };
+    // What can't be opened, mostly because it is not there, gets no permission: who needs it says which file it is, and why.
+    let Ok(place) = open(path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()) else { return Ok(()) };
     let is_directory = fstat(&place)?.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFDIR.bits();
     let access = handled & if is_directory { OF_A_DIRECTORY } else { OF_A_FILE };
     let rule = Beneath { allowed_access: access, parent_fd: place.as_raw_fd() };

@@ -5,7 +5,7 @@
 //! WebAssembly sandbox finds that it can't: Landlock lets it write only where a call keeps its state, and start nothing;
 //! seccomp leaves the system calls that a call makes. Both last until the process ends, and hold for the helpers it forks.
 //!
-//! A kernel that has one of them not (Landlock is of Linux 5.13) is no reason to attach no pods; `sandwirectl doctor` says it.
+//! A kernel that lacks one of them (Landlock is of Linux 5.13) is no reason to attach no pods; `sandwirectl doctor` says it.
 
 mod allowed;
 mod calls;
@@ -39,7 +39,7 @@ fn unless_missing(what: &str, done: nix::Result<()>) -> Result<(), Error> {
         Err(errno) => Err(Error {
             code: code::IO,
             msg: format!("could not confine this process: {what}"),
-            details: errno.desc().to_owned(),
+            details: format!("{}; no component runs without it", errno.desc()),
         }),
     }
 }

@@ -53,11 +53,11 @@ pub(super) fn flush(
         let tuple = nest(TUPLE_PROTOCOL, tuple);
         let filter = nest(FILTER, vec![bytes(1, &flags.to_ne_bytes()), bytes(2, &0_u32.to_ne_bytes())]);
         let question = Message::list_connections(family, vec![nest(TUPLE_ORIGINAL, vec![tuple]), filter]);
-        for connection in wire.list(&question)? {
+        let port =
+            |attributes: Attributes<'_>| port_of(attributes, protocol, destination).filter(|port| ports.contains(port));
+        for connection in wire.list_of(&question, |connection| port(connection.attributes()).is_some())? {
             let attributes = connection.attributes();
-            let Some(port) = port_of(attributes, protocol, destination).filter(|port| ports.contains(port)) else {
-                continue;
-            };
+            let Some(port) = port(attributes) else { continue };
             match wire.order(&Message::forget_connection(family, identity(attributes))) {
                 Ok(()) => *forgotten.entry(port).or_default() += 1,
                 // It ended by itself.

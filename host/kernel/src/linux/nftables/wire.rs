@@ -152,15 +152,20 @@ impl Wire {
 
     /// All objects of a list; none when the list itself is not there.
     pub(super) fn list(&mut self, question: &Message) -> Outcome<Vec<Object>> {
+        self.list_of(question, |_| true)
+    }
+
+    /// Those of a list that are wanted; the others, which may be hundreds of thousands, are not kept.
+    pub(super) fn list_of(&mut self, question: &Message, wanted: impl Fn(&Object) -> bool) -> Outcome<Vec<Object>> {
         for _ in 1..DUMP_TRIES {
-            if let (objects, false) = self.list_once(question)? {
+            if let (objects, false) = self.list_once(question, &wanted)? {
                 return Ok(objects);
             }
         }
-        Ok(self.list_once(question)?.0)
+        Ok(self.list_once(question, &wanted)?.0)
     }
 
-    fn list_once(&mut self, question: &Message) -> Outcome<(Vec<Object>, bool)> {
+    fn list_once(&mut self, question: &Message, wanted: impl Fn(&Object) -> bool) -> Outcome<(Vec<Object>, bool)> {
         self.sequence = self.sequence.wrapping_add(1);
         let sequence = self.sequence;
         let mut bytes = Vec::new();
@@ -178,7 +183,7 @@ impl Wire {
                 match header.message_type {
                     NLMSG_NOOP => {}
                     NLMSG_DONE | NLMSG_ERROR => end = Some(verdict(header, payload)),
-                    _ => objects.push(Object(payload.to_vec())),
+                    _ => objects.extend(Some(Object(payload.to_vec())).filter(&wanted)),
                 }
             });
             received.map_err(|e| refused(e, Some(question)))?;
