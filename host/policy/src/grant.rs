@@ -60,9 +60,9 @@ impl Grant {
         entry(&self.plugin, line)
     }
 
-    /// What the operator of the node is told who might want to allow what was refused.
+    /// What the operator of the node is told who might want to allow what was refused: the whole line (`with_...`).
     pub fn to_allow(&self, line: impl Display) -> String {
-        format!("to allow it add  {}", self.entry(line))
+        format!("to allow it write  {}", self.entry(line))
     }
 
     /// Whether it may give a sysctl of the node this value. "all" and "default" belong to every link: a pattern is not meant to

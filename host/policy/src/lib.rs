@@ -4,5 +4,6 @@
 pub mod file;
 pub mod grant;
 pub mod paths;
+mod proposal;
 
 pub use grant::{ENABLED, Endpoint, Grant, Limits, LinkRules, compiled_name, entry, matches_any};

@@ -68,7 +68,7 @@ fn check(session: &Session, parent: &Grant, verb: Command, plugin: &str, config:
         return Err(Error {
             code: code::POLICY_DENIED,
             msg: format!("plugin {:?} may not run plugin {plugin:?} as its delegate", parent.plugin),
-            details: parent.to_allow(format!("delegates = [..., {plugin:?}]")),
+            details: parent.to_allow(parent.with_delegate(plugin)),
         });
     }
     if session.depth >= DEEPEST {
@@ -156,7 +156,7 @@ fn native(
             msg: format!("plugin {:?} may not execute the native plugin {plugin:?}", parent.plugin),
             details: format!(
                 "a native plugin can do anything to the node; {}",
-                parent.to_allow(format!("native_delegates = [..., {plugin:?}]"))
+                parent.to_allow(parent.with_native_delegate(plugin))
             ),
         });
     }

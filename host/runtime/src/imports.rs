@@ -104,7 +104,7 @@ pub fn wanted(engine: &Engine, component: &Component) -> Vec<String> {
 /// A component with the interfaces that it imports and policy grants, and nothing else.
 ///
 /// # Errors
-/// Code `POLICY_DENIED`, naming plugin, interface and the line to add.
+/// Code `POLICY_DENIED`, naming plugin, interface and the line to write.
 pub(crate) fn link(engine: &Engine, component: &Component, grant: &Grant) -> Result<InstancePre<Guest>, Error> {
     let mut linker: Linker<Guest> = Linker::new(engine);
     let broken = |e: wasmtime::Error| Error::internal(format!("could not link plugin {:?}: {e:#}", grant.plugin));
@@ -129,7 +129,13 @@ pub(crate) fn link(engine: &Engine, component: &Component, grant: &Grant) -> Res
             continue;
         }
         if !FREE.contains(&name) && !grant.imports.contains(name) {
-            return Err(denied(grant, name, format!("imports = [..., {name:?}]")));
+            let missing: Vec<String> = wanted(engine, component)
+                .into_iter()
+                .filter(|name| CAPABILITIES.iter().any(|(known, _)| known == name) && name != "wasi")
+                .filter(|name| !grant.imports.contains(name))
+                .collect();
+            let missing: Vec<&str> = missing.iter().map(String::as_str).collect();
+            return Err(denied(grant, &missing.join(", "), grant.with_imports(&missing)));
         }
         add(&mut linker, name).map_err(broken)?;
     }
@@ -144,7 +150,7 @@ fn denied(grant: &Grant, import: &str, line: String) -> Error {
     let granted: Vec<&str> = grant.imports.iter().map(String::as_str).collect();
     Error {
         code: code::POLICY_DENIED,
-        msg: format!("plugin {:?} may not use {import:?}", grant.plugin),
+        msg: format!("plugin {:?} may not use {import}", grant.plugin),
         details: format!(
             "its policy grants {}; {}",
             if granted.is_empty() { "nothing".to_owned() } else { granted.join(", ") },

@@ -25,7 +25,7 @@ impl Refusal {
 
     /// `denied`: what the guest may not do, and what in the policy would let it (`Grant::to_allow`).
     pub(crate) fn not_granted(what: impl std::fmt::Display, remedy: impl std::fmt::Display) -> Self {
-        Self::denied(format!("{what}: {remedy}"))
+        Self::denied(format!("may not {what}: {remedy}"))
     }
 
     /// `invalid`: the arguments can never work.

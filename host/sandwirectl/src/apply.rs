@@ -85,7 +85,9 @@ pub(crate) fn apply(output: &Output) -> Result<Applied> {
         policy: component::digest(text.as_bytes()),
         files: BTreeMap::new(),
     };
-    let active = Generation::active().unwrap_or(None).and_then(|active| Some((active.about().ok()?, active)));
+    // What others can write is no base for a new one: its list of digests would be theirs too.
+    let active = Generation::active().unwrap_or(None).filter(Generation::is_trusted);
+    let active = active.and_then(|active| Some((active.about().ok()?, active)));
 
     let mut warnings = Vec::new();
     let mut plugins = BTreeMap::new();
@@ -97,7 +99,7 @@ pub(crate) fn apply(output: &Output) -> Result<Applied> {
         let present = active.as_ref().filter(|(before, _)| before.engine == about.engine);
         let kept = present.and_then(|(before, generation)| generation.file(before, &grant.compiled));
         let fate = match checked(&policy, plugin).and_then(|(bytes, surface)| {
-            warnings.extend(not_granted(&grant, &surface));
+            warnings.extend(not_granted(&grant, &surface).iter().map(|what| format!("plugin {plugin:?}: {what}")));
             match kept {
                 Some(compiled) => Ok((compiled, Fate::Kept)),
                 None => Ok((compile::compile(&bytes)?, Fate::Compiled)),
@@ -173,23 +175,28 @@ fn checked(policy: &PolicyFile, plugin: &str) -> Result<(Vec<u8>, Surface)> {
     Ok((bytes, surface))
 }
 
-/// What it imports and policy does not grant: its calls will be refused, with the line to add.
-fn not_granted(grant: &Grant, surface: &Surface) -> Vec<String> {
-    let plugin = &grant.plugin;
-    let missing = |name: &str| match name {
-        "wasi" => (!grant.wasi).then(|| "wasi = true".to_owned()),
-        name => (!grant.imports.contains(name)).then(|| format!("imports = [..., {name:?}]")),
+/// What it imports and can't have: its calls are refused. Each with what to do.
+pub(crate) fn not_granted(grant: &Grant, surface: &Surface) -> Vec<String> {
+    let wanted = surface.wanted();
+    let (known, unknown): (Vec<&str>, Vec<&str>) =
+        wanted.keys().map(String::as_str).partition(|name| component::meaning(name).is_some());
+    let missing: Vec<&str> =
+        known.iter().copied().filter(|name| *name != "wasi" && !grant.imports.contains(*name)).collect();
+    let mut found = Vec::new();
+    let mut tell = |names: &str, line: String| {
+        let remedy = grant.to_allow(line);
+        found.push(format!("it imports {names}, which policy does not grant, and its calls fail; {remedy}"));
     };
-    surface
-        .wanted()
-        .keys()
-        .filter_map(|name| match component::meaning(name) {
-            Some(_) => missing(name).map(|line| {
-                format!("plugin {plugin:?} imports {name:?}, which policy does not grant: its calls will fail until you add  {line}  under [plugins.{plugin}]")
-            }),
-            None => Some(format!("plugin {plugin:?} imports {name:?}, which this release does not have: its calls will fail")),
-        })
-        .collect()
+    if !missing.is_empty() {
+        tell(&missing.join(", "), grant.with_imports(&missing));
+    }
+    if known.contains(&"wasi") && !grant.wasi {
+        tell("wasi", "wasi = true".into());
+    }
+    found.extend(
+        unknown.iter().map(|name| format!("it imports {name}, which this release does not have, and its calls fail")),
+    );
+    found
 }
 
 /// Components that no policy speaks of.

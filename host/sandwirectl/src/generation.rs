@@ -112,6 +112,11 @@ impl Generation {
         self.path.join(ABOUT).is_file()
     }
 
+    /// Whether only root can change it. Its files are looked at one by one, when they are used ([`Self::file`]).
+    pub(crate) fn is_trusted(&self) -> bool {
+        [&self.path, &self.path.join(ABOUT)].into_iter().all(|path| files::untrusted(path).is_none())
+    }
+
     /// Makes calls use it, from the next one on.
     pub(crate) fn activate(&self) -> Result<()> {
         let target = Path::new("generations").join(self.number.to_string());
@@ -195,6 +200,11 @@ pub(crate) fn rollback(_lock: &Lock, to: Option<u64>) -> Result<(Generation, Gen
         }
     };
     ensure!(target.exists(), "{} is damaged: it has no {ABOUT}", target.path.display());
+    ensure!(
+        target.is_trusted(),
+        "{} could be changed by others than root: calls would refuse it; run: sandwirectl apply",
+        target.path.display()
+    );
     target.activate()?;
     Ok((active, target.clone()))
 }

@@ -1,6 +1,6 @@
 //! `inspect` and `plugins`: what components want, and what of it policy gives.
 
-use crate::apply::{component_path, engine_sum};
+use crate::apply::{component_path, engine_sum, not_granted};
 use crate::component::{self, Surface, meaning};
 use crate::generation::{About, Generation};
 use crate::output::Output;
@@ -10,6 +10,7 @@ use sandwire_policy::paths;
 use sandwire_runtime::engine::WASMTIME_VERSION;
 use serde::Serialize;
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 #[derive(Serialize)]
@@ -94,21 +95,41 @@ fn proposal(plugin: &str, digest: &str, wants: &[Capability]) -> String {
         .filter(|want| want.name != "wasi" && want.meaning.is_some())
         .map(|want| format!("{:?}", want.name))
         .collect();
+    let wanted = |interface: &&str| wants.iter().any(|want| want.name == **interface);
     let mut text = format!("[plugins.{plugin}]\ncomponent = {digest:?}\nimports = [{}]\n", imports.join(", "));
-    for (interface, line) in [
-        ("wasi", "wasi = true"),
-        ("host-netns", "# links = { use = [\"br0\"] }               # the links of the node that are there for it"),
-        ("shared", "# links = { change = [\"cni0\"] }           # the shared bridges it may use"),
-        ("delegate", "# delegates = [\"host-local\"]              # the plugins it may run"),
-        ("endpoint", "# endpoints = [\"bagpipe\"]                 # the agents it may call"),
-        ("files", "# files = [\"/etc/resolv.conf\"]            # the files it may read"),
-        ("leases", "# data_dirs = [\"/var/lib/cni/*\"]          # what \"dataDir\" may name"),
+    if wanted(&"wasi") {
+        text.push_str("wasi = true\n");
+    }
+    // Who shares bridges mostly changes one, and sees it thereby.
+    let links = if wanted(&"shared") { "links = { change = [\"cni0\"] }" } else { "links = { use = [\"eth0\"] }" };
+    for (interfaces, line, meaning) in [
+        (&["host-netns", "shared"][..], links, "the node's links that are there for it"),
+        (
+            &["shared", "sysctl"],
+            "sysctls = [\"ipv4/ip_forward\"]",
+            "those of the node that it may switch on, and of the pod",
+        ),
+        (&["delegate"], "delegates = [\"host-local\"]", "the plugins it may run"),
+        (
+            &["delegate"],
+            "native_delegates = [\"host-local\"]",
+            "those of them that may be native programs, run as root",
+        ),
+        (
+            &["delegate", "configure", "addresses"],
+            "own_addresses = true",
+            "if it decides itself what addresses pods have",
+        ),
+        (&["files"], "files = [\"/etc/resolv.conf\"]", "the files it may read"),
+        (&["files", "leases"], "data_dirs = [\"/run/ipam\"]", "directories of leases, or of a file for each pod"),
+        (&["endpoint"], "endpoints = [\"agent\"]", "the agents it may call; each has a table:"),
+        (&["endpoint"], "[endpoints.agent]", "once in the file"),
+        (&["endpoint"], "address = \"http://127.0.0.1:8082\"", "or \"unix:/run/agent.sock\""),
+        (&["endpoint"], "allow = [\"GET /ping\"]", "the calls that it may make"),
     ] {
-        // One line of links: who shares bridges mostly changes one, and sees it thereby.
-        let said = interface == "host-netns" && wants.iter().any(|want| want.name == "shared");
-        if wants.iter().any(|want| want.name == interface) && !said {
-            text.push_str(line);
-            text.push('\n');
+        if interfaces.iter().any(wanted) {
+            // Writing to a string can't fail.
+            let _ = writeln!(text, "# {line:38} # {meaning}");
         }
     }
     text
@@ -192,7 +213,11 @@ fn row(plugin: String, grants: &BTreeMap<String, Grant>, active: Option<(&Genera
                 );
                 ("damaged", Some(other))
             } else {
-                ("compiled", None)
+                let missing = surface.as_ref().map(|surface| not_granted(grant, surface)).unwrap_or_default();
+                match missing.is_empty() {
+                    true => ("compiled", None),
+                    false => ("not granted", Some(missing.join("; "))),
+                }
             }
         }
     };

@@ -71,9 +71,9 @@ enum Command {
     Repair(repair::Options),
     /// Look for what keeps plugins from working on this node, and say what to do
     Doctor {
-        /// Directory of CNI plugins
-        #[arg(long, value_name = "DIR", default_value = paths::BIN_DIR)]
-        bin_dir: PathBuf,
+        /// Directory of CNI plugins [default: each that Sandwire was installed to]
+        #[arg(long, value_name = "DIR")]
+        bin_dir: Option<PathBuf>,
     },
     /// Run one CNI verb, with flags in place of environment variables
     Call(call::Options),
@@ -113,7 +113,7 @@ fn run(output: &Output, command: Command) -> Result<bool> {
         Command::Leases(options) => leases::leases(output, &options),
         Command::Firewall(options) => firewall::firewall(output, &options),
         Command::Repair(options) => repair::repair(output, &options),
-        Command::Doctor { bin_dir } => doctor::doctor(output, &bin_dir),
+        Command::Doctor { bin_dir } => doctor::doctor(output, bin_dir.as_deref()),
         Command::Call(options) => call::call(output, &options),
         Command::Version => version(output),
         Command::CompileComponent => Ok(for_parent(compile::child())),

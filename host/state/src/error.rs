@@ -35,6 +35,7 @@ impl StateError {
         let remedy = match error.raw_os_error() {
             Some(libc::ENOSPC | libc::EDQUOT) => "; make room on that file system",
             Some(libc::EROFS) => "; that file system is mounted read-only",
+            Some(libc::EACCES | libc::EPERM) if !nix::unistd::geteuid().is_root() => "; only root can: run it as root",
             Some(libc::EACCES | libc::EPERM) => {
                 "; it must be root's, and one of the directories that a call may write to (data_dirs of the plugin's policy)"
             }

@@ -2,7 +2,6 @@
 
 use crate::paths;
 use std::fmt;
-use std::ops::Range;
 
 /// One mistake.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,7 +33,8 @@ pub(super) fn line_of(text: &str, at: usize) -> usize {
 
 /// What the TOML reader says, in words of this file: the place is the table's name, keys come with a proposal.
 pub(super) fn from_toml(text: &str, error: toml::de::Error) -> Faults {
-    let Range { start, .. } = error.span().unwrap_or(0..0);
+    let span = error.span().unwrap_or(0..0);
+    let start = span.start;
     let line = line_of(text, start);
     let message = error.message();
     let key = unknown(message).map(|(key, _)| key);
@@ -45,11 +45,25 @@ pub(super) fn from_toml(text: &str, error: toml::de::Error) -> Faults {
     } else if let Some(key) = message.strip_prefix("missing field `").and_then(|rest| rest.strip_suffix('`')) {
         format!("{key:?} is missing {place}")
     } else if message.contains("duplicate") {
-        format!("{message} {place}: each key and each table may stand once")
+        let what = text.get(span).unwrap_or_default().trim();
+        format!("{message} {what:?} {place}: each key and each table may stand once")
+    } else if message.starts_with("invalid")
+        && let Some(key) = key_before(text, start)
+    {
+        format!("{key}: {message} {place}")
     } else {
         format!("{message} {place}")
     };
     Faults(vec![Fault { line, text }])
+}
+
+/// The key whose value stands at byte `at`: of the line, or of a line above where a list goes over several.
+fn key_before(text: &str, at: usize) -> Option<&str> {
+    text.get(..at)?.lines().rev().take_while(|line| !line.starts_with('[')).find_map(|line| {
+        let key = line.split_once('=')?.0.trim();
+        let is_key = !key.is_empty() && key.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-".contains(&b));
+        is_key.then_some(key)
+    })
 }
 
 fn unknown(message: &str) -> Option<(String, Vec<&str>)> {

@@ -37,13 +37,16 @@ fn parse(text: &str) -> Result<PolicyFile, Faults> {
 #[test]
 fn mistakes_say_where_and_what_to_write() {
     let plugin = "version = 1\n[plugins.a]\ncomponent = \"DIGEST\"\n";
-    let rows: [(&str, usize, &str); 34] = [
+    let rows: [(&str, usize, &str); 37] = [
         ("", 1, "\"version\" is missing at the top"),
         ("version = 2\n", 1, "version 2 is not known to this release, which reads version 1"),
         ("version = 1\n[tenants]\n", 2, "[tenants] arrives with a later release"),
         ("version = 1\n[plugin.a]\n", 2, "unknown key \"plugin\" at the top; did you mean \"plugins\"?"),
         ("version = 1\n[plugins.a]\nimports = []\n", 2, "\"component\" is missing in [plugins.a]"),
-        ("version = 1\nversion = 1\n", 2, "duplicate key"),
+        ("version = 1\nversion = 1\n", 2, "duplicate key \"version\" at the top"),
+        ("{P}imports = \"links\"\n", 4, "imports: invalid type: string \"links\", expected a sequence in [plugins.a]"),
+        ("{P}imports = [\n  \"links\",\n  1,\n]\n", 6, "imports: invalid type: integer `1`"),
+        ("{P}limits = { handles = \"7\" }\n", 4, "limits: invalid type"),
         ("version = 1\n[plugins.a\n", 2, "unclosed table"),
         (
             "{P}link = {}\n",

@@ -17,7 +17,7 @@ impl conntrack::Host for Guest {
         let session = self.session()?;
         if !session.given.has_port(protocol, port) {
             return Err(Refusal::denied(format!(
-                "forget connections to port {port}: it is none that the runtime maps to the attachment"
+                "may not forget connections to port {port}: it is none that the runtime maps to the attachment"
             )));
         }
         // Nothing to undo: what goes on talking is tracked anew.

@@ -11,7 +11,7 @@ use sandwire_state::journal::Undo;
 impl Guest {
     fn endpoint_named(&self, name: &str) -> Answer<Endpoint> {
         self.grant.endpoints.get(name).cloned().ok_or_else(|| {
-            let remedy = self.grant.to_allow(format!("endpoints = [{name:?}]"));
+            let remedy = self.grant.to_allow(self.grant.with_endpoint(name));
             Refusal::not_granted(format!("call endpoint {name:?}"), remedy)
         })
     }

@@ -56,7 +56,7 @@ impl Guest {
         if leads_elsewhere || !matches_any(&self.grant.data_dirs, directory) {
             return Err(Refusal::not_granted(
                 format!("look for a file of the attachment in {directory:?}"),
-                self.grant.to_allow(format!("data_dirs = [{directory:?}]")),
+                self.grant.to_allow(self.grant.with_data_dir(directory)),
             ));
         }
         if suffix.len() > 32 || !suffix.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b)) {
@@ -73,7 +73,7 @@ impl Guest {
 impl files::Host for Guest {
     fn read(&mut self, name: String) -> Answer<String> {
         let Some(path) = self.grant.files.get(&name) else {
-            let remedy = format!("to allow it add it to  {}", self.grant.entry("files"));
+            let remedy = self.grant.to_allow(self.grant.with_file(&name));
             return Err(Refusal::not_granted(format!("read file {name:?}"), remedy));
         };
         text_of(Path::new(path), 0)
@@ -93,7 +93,7 @@ impl files::Host for Guest {
         session.may_change()?;
         // Nothing brings it back when an ADD fails.
         if session.subject.verb != Command::Del {
-            return Err(Refusal::denied(format!("remove {}: only DEL may", path.display())));
+            return Err(Refusal::denied(format!("may not remove {}: only DEL may", path.display())));
         }
         std::fs::remove_file(&path).map_err(|e| failed("remove", &path, &e))
     }

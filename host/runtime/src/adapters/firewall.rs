@@ -181,7 +181,7 @@ impl firewall::HostRuleset for Guest {
             // The node's own ports, and other pods': whose a port is the runtime says, never a plugin.
             if !guest.session()?.given.maps_port(number(p.protocol), host_ip, p.host_port) {
                 return Err(Refusal::denied(format!(
-                    "port {} of the node: the runtime does not map it to the attachment (portMappings of runtimeConfig)",
+                    "may not forward port {} of the node: the runtime does not map it to the attachment (portMappings of runtimeConfig)",
                     p.host_port
                 )));
             }

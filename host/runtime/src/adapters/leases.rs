@@ -79,7 +79,7 @@ impl leases::Host for Guest {
     fn open(&mut self, dir: Option<String>) -> Answer<Resource<StoreHandle>> {
         let root = dir.unwrap_or_else(|| paths::LEASES.to_owned());
         if !data_dir_allowed(&self.grant, &root) {
-            let remedy = self.grant.to_allow(format!("data_dirs = [{root:?}]"));
+            let remedy = self.grant.to_allow(self.grant.with_data_dir(&root));
             return Err(Refusal::not_granted(format!("keep leases in {root:?}"), remedy));
         }
         let network = self.session()?.subject.attachment.network.clone();
@@ -139,7 +139,7 @@ impl leases::HostStore for Guest {
         let (session, table, _) = self.parts()?;
         session.may_change()?;
         if session.subject.verb != Command::Gc {
-            return Err(Refusal::denied("release leases of other attachments: only GC may"));
+            return Err(Refusal::denied("may not release leases of other attachments: only GC may"));
         }
         // What the runtime listed counts, not what the guest makes of it: a guest must not be able to take away the
         // addresses of live containers.

@@ -290,7 +290,7 @@ impl links::Host for Guest {
         let session = self.session()?;
         if session.subject.verb == Command::Add && !session.was_created(link.id) {
             return Err(Refusal::denied(format!(
-                "remove {:?}: in ADD only links that this ADD made can be",
+                "may not remove {:?}: in ADD only links that this ADD made can be",
                 link.name
             )));
         }

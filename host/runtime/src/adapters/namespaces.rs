@@ -98,7 +98,7 @@ impl namespaces::HostLink for Guest {
         };
         if !grant.imports.contains(needed) {
             return Err(Refusal::denied(format!(
-                "the peer of link {:?}: it is in a namespace that plugin {:?} is not granted ({needed})",
+                "may not reach the peer of link {:?}: it is in a namespace that plugin {:?} is not granted ({needed})",
                 link.name, grant.plugin
             )));
         }

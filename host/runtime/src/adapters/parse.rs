@@ -168,7 +168,7 @@ pub(crate) fn link(
             Right::Use => "policy does not list it under links.use",
             Right::See => "",
         };
-        return Err(Refusal::denied(format!("{what} {:?}: {remedy}", link.name)));
+        return Err(Refusal::denied(format!("may not {what} {:?}: {remedy}", link.name)));
     }
     Ok(link.clone())
 }

@@ -20,7 +20,10 @@ impl Guest {
         if link.id.netns == Netns::Host {
             session.must_hold_route(route.dst)?;
             if mode == RouteMode::Replace {
-                return Err(Refusal::denied(format!("replace the host's route to {}: it may be another's", route.dst)));
+                return Err(Refusal::denied(format!(
+                    "may not replace the host's route to {}: it may be another's",
+                    route.dst
+                )));
             }
         }
         if session.was_created(link.id) {

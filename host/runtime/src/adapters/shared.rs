@@ -46,7 +46,7 @@ impl Guest {
         }
         let info = session.kernel()?.link_info(link.id)?;
         if link.right == Right::Change && !is_shared(&info) {
-            return Err(Refusal::denied(format!("{what} {:?}: it is no bridge", info.name)));
+            return Err(Refusal::denied(format!("may not {what} {:?}: it is no bridge", info.name)));
         }
         Ok(info)
     }
@@ -76,7 +76,7 @@ impl Guest {
         let spec = links::device(&self.table, dev)?;
         let Some(name) = spec.name.clone() else { return Err(Refusal::invalid("a shared bridge needs a name")) };
         if spec.netns == Netns::Host && !self.session()?.may_change_bridge(&grant, &name) {
-            let remedy = grant.to_allow(format!("links = {{ change = [{name:?}] }}"));
+            let remedy = grant.to_allow(grant.with_bridge(&name));
             return Err(Refusal::not_granted(format!("make or use bridge {name:?}"), remedy));
         }
         Ok((spec, name))
@@ -115,7 +115,7 @@ impl shared::Host for Guest {
         session.must_be_shared_gateway(info.id, &spec)?;
         if force && !session.given.forces_address() {
             return Err(Refusal::denied(format!(
-                "replace an address of {:?}: the configuration does not say \"forceAddress\": true",
+                "may not replace an address of {:?}: the configuration does not say \"forceAddress\": true",
                 info.name
             )));
         }
@@ -139,7 +139,7 @@ impl shared::Host for Guest {
         parse::sysctl(&key)?;
         if !self.grant.may_ensure(&key, &value) && !self.is_key_of_shared_link(netns, &key)? {
             let entry = if value == ENABLED { key } else { format!("{key}={value}") };
-            let remedy = self.grant.to_allow(format!("sysctls = [..., {entry:?}]"));
+            let remedy = self.grant.to_allow(self.grant.with_sysctl(&entry));
             return Err(Refusal::not_granted(format!("set sysctl {entry}"), remedy));
         }
         let session = self.session()?;

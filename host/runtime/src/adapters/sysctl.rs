@@ -40,9 +40,11 @@ impl sysctl::Host for Guest {
             made_here = session.was_created(info.id);
         }
         if !allowed {
-            return Err(Refusal::denied(format!(
-                "write sysctl {key} in {netns}: it is no key of the attachment's own interface, and policy does not list it under sysctls of plugin {plugin:?}"
-            )));
+            let what = format!("write sysctl {key} in {netns}, which is no key of the attachment's own interface");
+            return Err(match netns {
+                Netns::Container => Refusal::not_granted(what, grant.to_allow(grant.with_sysctl(&key))),
+                Netns::Host => Refusal::denied(format!("may not {what}: for those of the node there is ensure-sysctl")),
+            });
         }
         if made_here {
             return session.change(|kernel| kernel.set_sysctl(netns, &key, &value));

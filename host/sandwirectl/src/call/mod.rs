@@ -4,7 +4,7 @@
 //! (libcni/api.go), the kept results in its own files: `cnitool` and runtimes see what this command attached, and the other way round.
 
 mod cache;
-mod network;
+pub(crate) mod network;
 
 use crate::output::Output;
 use anyhow::{Context, Result, bail, ensure};

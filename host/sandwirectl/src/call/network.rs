@@ -6,20 +6,20 @@ use std::path::Path;
 
 /// One network: its plugins in order.
 #[derive(Debug)]
-pub(super) struct Network {
+pub(crate) struct Network {
     /// `name`.
-    pub(super) name: String,
+    pub(crate) name: String,
     /// `cniVersion`; none when the configuration has none.
     pub(super) version: Option<String>,
     /// Plugin objects as they stand.
-    pub(super) plugins: Vec<Value>,
+    pub(crate) plugins: Vec<Value>,
     /// The text of the file.
     pub(super) text: Vec<u8>,
 }
 
 impl Network {
     /// Reads a file of either kind.
-    pub(super) fn read(path: &Path) -> Result<Self> {
+    pub(crate) fn read(path: &Path) -> Result<Self> {
         let text = std::fs::read(path).with_context(|| format!("could not read {}", path.display()))?;
         let network = Self::parse(&text).with_context(|| format!("{} is no network configuration", path.display()))?;
         Ok(Self { text, ..network })

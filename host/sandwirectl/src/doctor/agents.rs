@@ -1,16 +1,12 @@
 //! Whether the agents that plugins call answer.
 
-use super::Check;
+use super::{Check, configurations};
 use crate::generation::Generation;
 use sandwire_policy::Endpoint;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
 use std::time::Duration;
-
-/// Where runtimes have their network configurations.
-const CONFIGURATIONS: &str = "/etc/cni/net.d";
 
 /// One check for each agent that a plugin in force may call.
 pub(super) fn checks() -> Vec<Check> {
@@ -21,7 +17,7 @@ pub(super) fn checks() -> Vec<Check> {
             agents.entry(name.clone()).or_insert_with(|| (endpoint.clone(), Vec::new())).1.push(plugin.clone());
         }
     }
-    let configured = configured(Path::new(CONFIGURATIONS));
+    let configured = configurations::types();
     agents
         .into_iter()
         .map(|(name, (endpoint, plugins))| {
@@ -38,7 +34,11 @@ pub(super) fn checks() -> Vec<Check> {
                 Err(error) => Check::note(
                     what,
                     error,
-                    format!("only {} would need it, and nothing in {CONFIGURATIONS} names them", plugins.join(", ")),
+                    format!(
+                        "only {} would need it, and nothing in {} names them",
+                        plugins.join(", "),
+                        configurations::DIRECTORY
+                    ),
                 ),
             }
         })
@@ -53,18 +53,4 @@ fn reach(endpoint: &Endpoint) -> Result<(), String> {
     let address = endpoint.address.strip_prefix("http://").and_then(|address| address.parse::<SocketAddr>().ok());
     let address = address.ok_or_else(|| "the address can't be read; run: sandwirectl apply".to_owned())?;
     TcpStream::connect_timeout(&address, patience).map(drop).map_err(|error| error.to_string())
-}
-
-/// The plugin types that configurations of this node name.
-fn configured(directory: &Path) -> BTreeSet<String> {
-    let mut types = BTreeSet::new();
-    for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
-        let Ok(text) = std::fs::read(entry.path()) else { continue };
-        let Ok(config) = serde_json::from_slice::<serde_json::Value>(&text) else { continue };
-        let plugins = config.get("plugins").and_then(|plugins| plugins.as_array()).into_iter().flatten();
-        for plugin in plugins.chain(std::iter::once(&config)) {
-            types.extend(plugin.get("type").and_then(|kind| kind.as_str()).map(str::to_owned));
-        }
-    }
-    types
 }

@@ -1,6 +1,7 @@
 //! `doctor`: whether this node can run plugins, and what to do where it can't.
 
 mod agents;
+mod configurations;
 mod kernel;
 mod places;
 
@@ -49,12 +50,14 @@ impl Check {
 }
 
 /// Looks at everything. Whether nothing failed.
-pub(crate) fn doctor(output: &Output, bin_dir: &Path) -> Result<bool> {
+pub(crate) fn doctor(output: &Output, bin_dir: Option<&Path>) -> Result<bool> {
+    let bin_dirs = crate::install::installed_in(bin_dir)?;
     let mut checks = kernel::checks();
-    checks.extend(places::directories(bin_dir));
+    checks.extend(places::directories(&bin_dirs));
     checks.extend(places::policy());
     checks.extend(places::plugins());
-    checks.extend(places::links(bin_dir));
+    checks.extend(bin_dirs.iter().flat_map(|directory| places::links(directory)));
+    checks.extend(configurations::checks(&bin_dirs));
     checks.extend(agents::checks());
     let good = checks.iter().all(|check| check.verdict != Verdict::Fail);
     if output.json {

@@ -4,15 +4,17 @@ use super::Check;
 use crate::generation::Generation;
 use crate::{component, files, inspect, policy};
 use nix::sys::statfs::{TMPFS_MAGIC, statfs};
+use nix::sys::statvfs::statvfs;
+use nix::unistd::{AccessFlags, access};
 use sandwire_policy::paths;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Who owns the directories, and who may write them.
-pub(super) fn directories(bin_dir: &Path) -> Vec<Check> {
+pub(super) fn directories(bin_dirs: &[PathBuf]) -> Vec<Check> {
     let mut checks = Vec::new();
-    for (path, what, made_when_needed) in [
-        (bin_dir, "links and the host program", false),
+    let bins = bin_dirs.iter().map(|directory| (directory.as_path(), "links and the host program", false));
+    for (path, what, made_when_needed) in bins.chain([
         (Path::new(paths::PLUGINS), "components", false),
         (Path::new("/etc/sandwire"), "the policy", false),
         (Path::new(paths::STATE), "state", false),
@@ -21,7 +23,7 @@ pub(super) fn directories(bin_dir: &Path) -> Vec<Check> {
         (Path::new(paths::NOTES), "notes of plugins", true),
         (Path::new(paths::LEASES), "leases", true),
         (Path::new(paths::JOURNAL), "the journal", true),
-    ] {
+    ]) {
         let name = path.display().to_string();
         if !path.exists() {
             if !made_when_needed {
@@ -43,6 +45,9 @@ pub(super) fn directories(bin_dir: &Path) -> Vec<Check> {
             None => Check::ok(&name, format!("{what}, root's")),
         });
     }
+    checks.extend(
+        [paths::STATE, paths::LEASE_INDEX, paths::NOTES, paths::LEASES, paths::JOURNAL].map(Path::new).map(room),
+    );
     // The kernel forgets links, addresses and rules at a reboot; a journal that did not would undo the next boot's.
     if let Ok(found) = statfs(Path::new(paths::JOURNAL))
         && found.filesystem_type() != TMPFS_MAGIC
@@ -54,6 +59,27 @@ pub(super) fn directories(bin_dir: &Path) -> Vec<Check> {
         ));
     }
     checks
+}
+
+/// Whether calls can write where they keep state. A directory that is not there yet is made in the nearest that is.
+fn room(path: &Path) -> Check {
+    let what = format!("{} can be written", path.display());
+    let Some(there) = path.ancestors().find(|above| above.exists()) else {
+        return Check::fail(what, "nothing above it is there", "mount the file system it belongs to");
+    };
+    // access(2) asks the mount too, which modes say nothing of.
+    if let Err(error) = access(there, AccessFlags::W_OK) {
+        let remedy = format!("look at its mount with  findmnt -T {0}  and mount it writable", there.display());
+        return Check::fail(what, error.desc(), remedy);
+    }
+    let full = statvfs(there).is_ok_and(|found| {
+        (found.blocks() > 0 && found.blocks_free() == 0) || (found.files() > 0 && found.files_free() == 0)
+    });
+    if full {
+        let remedy = format!("make room: df -h {0}; df -i {0}", there.display());
+        return Check::fail(what, "its file system is full", remedy);
+    }
+    Check::ok(what, "there is room")
 }
 
 /// The policy, and whether it is what calls use.
@@ -78,6 +104,11 @@ pub(super) fn policy() -> Vec<Check> {
             paths::POLICY,
             format!("it is not what generation {} was made from: calls use the policy before", active.number),
             "run: sandwirectl apply (or, if you rolled back on purpose, put the policy back)",
+        )],
+        Ok(Some((_, active))) if files::untrusted(&active.path).is_some() => vec![Check::fail(
+            active.path.display().to_string(),
+            format!("{}: calls are refused", files::untrusted(&active.path).unwrap_or_default()),
+            "find out who changed it, then run: sandwirectl apply, which makes a new generation",
         )],
         Ok(Some((_, active))) => {
             vec![Check::ok(paths::POLICY, format!("in force as generation {}", active.number))]

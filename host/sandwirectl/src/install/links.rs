@@ -56,7 +56,7 @@ pub(super) fn plan<'a>(directory: &Path, plugins: impl Iterator<Item = &'a Strin
 
 impl Links {
     /// Makes them. A native program is kept under its other name first, so that at no point there is none.
-    pub(super) fn make(&mut self, changes: &mut Vec<String>) -> Result<()> {
+    pub(super) fn make(&self, changes: &mut Vec<String>) -> Result<()> {
         for plugin in &self.foreign {
             let (path, kept) = (self.directory.join(plugin), self.directory.join(format!("{plugin}{KEPT}")));
             if std::fs::hard_link(&path, &kept).is_err() {

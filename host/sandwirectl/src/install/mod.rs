@@ -25,10 +25,10 @@ const BINARY: &str = "sandwire";
 /// Where to install from and to.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
-    /// Directory of CNI plugins: where the runtime looks for them
-    #[arg(long, value_name = "DIR", default_value = paths::BIN_DIR)]
-    pub(crate) bin_dir: PathBuf,
-    /// Directory with "sandwire" and "plugins/*.wasm" [default: where sandwirectl is]
+    /// Directory of CNI plugins, where the runtime looks for them [default: where it is installed already, or /opt/cni/bin]
+    #[arg(long, value_name = "DIR")]
+    bin_dir: Option<PathBuf>,
+    /// Directory with "sandwire" and "plugins/*.wasm" [default: where sandwirectl is, or what is installed already]
     #[arg(long, value_name = "DIR")]
     from: Option<PathBuf>,
     /// The CNI binary, if it isn't in --from
@@ -56,20 +56,19 @@ struct Installed {
 /// The order keeps a node working at every point: first what no call reads, then the generation, and then at once the binary,
 /// because it and the compiled components must be of one release; links to it come last.
 pub(crate) fn install(output: &Output, options: &Options) -> Result<bool> {
-    ensure!(
-        nix::unistd::Uid::effective().is_root(),
-        "install writes to {} and other directories of root: run it as root",
-        options.bin_dir.display()
-    );
-    let source = Source::find(options)?;
+    ensure!(nix::unistd::Uid::effective().is_root(), "install writes to directories of root: run it as root");
+    let shipped = shipped::Shipped::read()?;
+    let source = Source::find(options, &shipped)?;
     let binary =
         std::fs::read(&source.binary).with_context(|| format!("could not read {}", source.binary.display()))?;
     ensure!(binary.starts_with(b"\x7fELF"), "{} is no program", source.binary.display());
-    let mut links = links::plan(&options.bin_dir, source.components.keys(), options.replace)?;
+    let bin_dirs = bin_dirs(options.bin_dir.as_deref(), &shipped)?;
+    let links = bin_dirs.iter().map(|directory| links::plan(directory, source.components.keys(), options.replace));
+    let links: Vec<_> = links.collect::<Result<_>>()?;
 
     let mut changes = Vec::new();
-    for (path, mode) in [
-        (options.bin_dir.as_path(), 0o755),
+    let bins = bin_dirs.iter().map(|directory| (directory.as_path(), 0o755));
+    for (path, mode) in bins.chain([
         (Path::new(paths::PLUGINS), 0o755),
         (Path::new("/etc/sandwire"), 0o755),
         (Path::new(paths::STATE), 0o755),
@@ -78,25 +77,26 @@ pub(crate) fn install(output: &Output, options: &Options) -> Result<bool> {
         (Path::new(paths::NOTES), 0o700),
         (Path::new(paths::LEASES), 0o755),
         (Path::new(paths::JOURNAL), 0o700),
-    ] {
+    ]) {
         if files::make_dir(path, mode)? {
             changes.push(format!("made {}", path.display()));
         }
     }
     let mut notes = Vec::new();
-    let shipped = shipped::Shipped::read()?;
     install_components(&source.components, &shipped, &mut changes, &mut notes)?;
     install_policy(&source.components, &shipped, &mut changes, &mut notes)?;
     // Last: an install that was interrupted before still knows what was shipped when the policy was written.
-    shipped::Shipped::write(&source.components)?;
+    shipped.write(&source.components, &binary, &bin_dirs)?;
 
     let applied = apply::apply(output)?;
 
-    let target = options.bin_dir.join(BINARY);
-    if files::replace(&target, &binary, 0o755)? {
-        changes.push(format!("installed {}", target.display()));
+    for (directory, links) in bin_dirs.iter().zip(links) {
+        let target = directory.join(BINARY);
+        if files::replace(&target, &binary, 0o755)? {
+            changes.push(format!("installed {}", target.display()));
+        }
+        links.make(&mut changes)?;
     }
-    links.make(&mut changes)?;
 
     if output.json {
         let everything = applied.refused().next().is_none();
@@ -115,6 +115,21 @@ pub(crate) fn install(output: &Output, options: &Options) -> Result<bool> {
     apply::report(output, &applied)
 }
 
+/// The directories of CNI plugins: the one that is said, or else those that have our program, or else the usual one.
+fn bin_dirs(said: Option<&Path>, shipped: &shipped::Shipped) -> Result<Vec<PathBuf>> {
+    if let Some(said) = said {
+        let directory = std::path::absolute(said).with_context(|| format!("{} is no directory", said.display()))?;
+        return Ok(vec![directory]);
+    }
+    let present: Vec<PathBuf> = shipped.bin_dirs().map(Path::to_owned).collect();
+    Ok(if present.is_empty() { vec![PathBuf::from(paths::BIN_DIR)] } else { present })
+}
+
+/// As [`bin_dirs`], for who looks at an installation.
+pub(crate) fn installed_in(said: Option<&Path>) -> Result<Vec<PathBuf>> {
+    bin_dirs(said, &shipped::Shipped::read()?)
+}
+
 /// What is to be installed.
 struct Source {
     binary: PathBuf,
@@ -129,7 +144,7 @@ struct Shipment {
 }
 
 impl Source {
-    fn find(options: &Options) -> Result<Self> {
+    fn find(options: &Options, shipped: &shipped::Shipped) -> Result<Self> {
         let from = match &options.from {
             Some(from) => from.clone(),
             None => {
@@ -137,13 +152,22 @@ impl Source {
                 tool.parent().map(Path::to_owned).context("sandwirectl is in no directory")?
             }
         };
-        let binary = options.binary.clone().unwrap_or_else(|| from.join(BINARY));
+        let said = options.from.is_some();
+        let mut binary = options.binary.clone().unwrap_or_else(|| from.join(BINARY));
+        let mut folder = options.components.clone().unwrap_or_else(|| from.join("plugins"));
+        // Without a release at hand what is installed is mended from itself, as far as it is whole.
+        if let Some(program) = shipped.program().filter(|_| !said && options.binary.is_none() && !binary.is_file()) {
+            binary = program.to_owned();
+        }
+        let mends = !said && options.components.is_none() && !folder.is_dir() && Path::new(paths::PLUGINS).is_dir();
+        if mends {
+            folder = PathBuf::from(paths::PLUGINS);
+        }
         ensure!(
             binary.is_file(),
             "{} is missing: name the directory that has it with --from, or the file with --binary",
             binary.display()
         );
-        let folder = options.components.clone().unwrap_or_else(|| from.join("plugins"));
         let entries = std::fs::read_dir(&folder).with_context(|| {
             format!("could not read {}: name the directory that has plugins/*.wasm with --from, or that of the components with --components", folder.display())
         })?;
@@ -152,6 +176,9 @@ impl Source {
             let path = entry.with_context(|| format!("could not read {}", folder.display()))?.path();
             let Some(plugin) = path.file_name().and_then(|name| name.to_str()?.strip_suffix(".wasm")) else { continue };
             let bytes = component::read(&path)?;
+            if mends && shipped.digest(plugin) != Some(component::digest(&bytes).as_str()) {
+                continue;
+            }
             component::surface(&bytes).with_context(|| format!("{} can't be installed", path.display()))?;
             components.insert(plugin.to_owned(), Shipment { digest: component::digest(&bytes), bytes });
         }

@@ -1,15 +1,18 @@
-//! What an earlier `install` put into the directory of components. What differs from it is the operator's own.
+//! What an earlier `install` put where: components, which are the operator's own when they differ, and programs.
 
-use super::Shipment;
-use crate::files;
+use super::{BINARY, Shipment};
+use crate::{component, files};
 use anyhow::{Context, Result};
 use sandwire_policy::paths;
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-/// Digests by plugin.
+/// Digests by plugin, and by the path of a program.
 #[derive(Debug, Default)]
-pub(super) struct Shipped(BTreeMap<String, String>);
+pub(super) struct Shipped {
+    components: BTreeMap<String, String>,
+    programs: BTreeMap<PathBuf, String>,
+}
 
 impl Shipped {
     /// Reads the list; empty when there is none.
@@ -19,28 +22,54 @@ impl Shipped {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Self::default()),
             Err(error) => return Err(error).with_context(|| format!("could not read {}", paths::SHIPPED)),
         };
-        let lines = text.lines().filter_map(|line| {
-            let (hex, file) = line.split_once("  ")?;
-            Some((file.strip_suffix(".wasm")?.to_owned(), format!("sha256:{hex}")))
-        });
-        Ok(Self(lines.collect()))
+        let mut shipped = Self::default();
+        for (hex, file) in text.lines().filter_map(|line| line.split_once("  ")) {
+            let digest = format!("sha256:{hex}");
+            if let Some(plugin) = file.strip_suffix(".wasm") {
+                shipped.components.insert(plugin.to_owned(), digest);
+            } else if file.starts_with('/') {
+                shipped.programs.insert(PathBuf::from(file), digest);
+            }
+        }
+        Ok(shipped)
     }
 
     /// What was shipped for `plugin`.
     pub(super) fn digest(&self, plugin: &str) -> Option<&str> {
-        self.0.get(plugin).map(String::as_str)
+        self.components.get(plugin).map(String::as_str)
     }
 
     /// The plugins on the list.
     pub(super) fn plugins(&self) -> impl Iterator<Item = &str> {
-        self.0.keys().map(String::as_str)
+        self.components.keys().map(String::as_str)
     }
 
-    /// Writes the list; `sha256sum -c` reads it too.
-    pub(super) fn write(components: &BTreeMap<String, Shipment>) -> Result<()> {
+    /// The directories that have our program, as far as they still exist.
+    pub(super) fn bin_dirs(&self) -> impl Iterator<Item = &Path> {
+        self.programs.keys().filter_map(|program| program.parent()).filter(|directory| directory.is_dir())
+    }
+
+    /// A program of ours that is as it was installed.
+    pub(super) fn program(&self) -> Option<&Path> {
+        let whole = |(path, digest): &(&PathBuf, &String)| {
+            std::fs::read(path).is_ok_and(|bytes| &component::digest(&bytes) == *digest)
+        };
+        self.programs.iter().find(whole).map(|(path, _)| path.as_path())
+    }
+
+    /// Writes the list anew: these components, and this program in these directories beside those that have it already. For
+    /// `sha256sum -c` too.
+    pub(super) fn write(&self, components: &BTreeMap<String, Shipment>, program: &[u8], to: &[PathBuf]) -> Result<()> {
+        let components =
+            components.iter().map(|(plugin, shipment)| (format!("{plugin}.wasm"), shipment.digest.clone()));
+        let digest = component::digest(program);
+        let mut programs = self.programs.clone();
+        programs.retain(|path, _| path.exists());
+        programs.extend(to.iter().map(|directory| (directory.join(BINARY), digest.clone())));
+        let programs = programs.into_iter().map(|(path, digest)| (path.display().to_string(), digest));
         let text: String = components
-            .iter()
-            .map(|(plugin, shipment)| format!("{}  {plugin}.wasm\n", shipment.digest.trim_start_matches("sha256:")))
+            .chain(programs)
+            .map(|(file, digest)| format!("{}  {file}\n", digest.trim_start_matches("sha256:")))
             .collect();
         files::replace(Path::new(paths::SHIPPED), text.as_bytes(), 0o644).map(|_| ())
     }

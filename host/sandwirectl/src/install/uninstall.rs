@@ -1,7 +1,7 @@
 //! Taking it all away again, except what is the operator's and what living pods need.
 
 use super::links::{KEPT, is_ours};
-use super::{BINARY, shipped};
+use super::{BINARY, bin_dirs, shipped};
 use crate::apply::component_path;
 use crate::component;
 use crate::files;
@@ -16,9 +16,9 @@ use std::path::{Path, PathBuf};
 /// What to remove.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
-    /// Directory of CNI plugins
-    #[arg(long, value_name = "DIR", default_value = paths::BIN_DIR)]
-    bin_dir: PathBuf,
+    /// Directory of CNI plugins [default: each that Sandwire was installed to]
+    #[arg(long, value_name = "DIR")]
+    bin_dir: Option<PathBuf>,
     /// Also remove the policy, the operator's own components and notes of plugins (leases stay: native host-local reads them)
     #[arg(long)]
     purge: bool,
@@ -47,23 +47,10 @@ pub(crate) fn uninstall(output: &Output, options: &Options) -> Result<bool> {
     if options.firewall {
         firewall::remove(&mut changes)?;
     }
-    let binary = options.bin_dir.join(BINARY);
-    for entry in std::fs::read_dir(&options.bin_dir).into_iter().flatten() {
-        let path = entry.with_context(|| format!("could not read {}", options.bin_dir.display()))?.path();
-        if is_ours(&path) {
-            let mut kept = path.clone().into_os_string();
-            kept.push(KEPT);
-            if Path::new(&kept).symlink_metadata().is_ok() {
-                // One rename puts the native program back in the link's place.
-                files::rename(Path::new(&kept), &path)?;
-                changes.push(format!("put back {}", path.display()));
-            } else {
-                remove(&path, &mut changes)?;
-            }
-        }
-    }
-    remove(&binary, &mut changes)?;
     let shipped = shipped::Shipped::read()?;
+    for directory in bin_dirs(options.bin_dir.as_deref(), &shipped)? {
+        unlink(&directory, &mut changes)?;
+    }
     for plugin in shipped.plugins() {
         let path = component_path(plugin);
         let digest = component::read(&path).map(|bytes| component::digest(&bytes));
@@ -94,6 +81,26 @@ pub(crate) fn uninstall(output: &Output, options: &Options) -> Result<bool> {
         changes.iter().for_each(|change| output.line(change));
     }
     Ok(true)
+}
+
+/// Removes the program and its links from a directory of plugins; a native plugin that made room is put back.
+fn unlink(directory: &Path, changes: &mut Vec<String>) -> Result<()> {
+    for entry in std::fs::read_dir(directory).into_iter().flatten() {
+        let path = entry.with_context(|| format!("could not read {}", directory.display()))?.path();
+        if !is_ours(&path) {
+            continue;
+        }
+        let mut kept = path.clone().into_os_string();
+        kept.push(KEPT);
+        if Path::new(&kept).symlink_metadata().is_ok() {
+            // One rename puts the native program back in the link's place.
+            files::rename(Path::new(&kept), &path)?;
+            changes.push(format!("put back {}", path.display()));
+        } else {
+            remove(&path, changes)?;
+        }
+    }
+    remove(&directory.join(BINARY), changes)
 }
 
 fn remove(path: &Path, changes: &mut Vec<String>) -> Result<()> {

@@ -71,7 +71,8 @@ fn an_import_that_is_not_granted_is_told() {
     desk.edit(POLICY, "\"links\",", "");
     let said = desk.run(&["apply"]).good();
     assert!(
-        said.contains("imports \"links\", which policy does not grant") && said.contains("imports = [..., \"links\"]"),
+        said.contains("it imports links, which policy does not grant")
+            && said.contains("write  imports = [\"addresses\", \"container-netns\", \"links\"]  under"),
         "{said}"
     );
 }
@@ -104,6 +105,18 @@ fn a_changed_compiled_component_is_made_anew() {
     let said = desk.run(&["apply"]).good();
     assert!(said.contains("generation 2 is in force: 1 compiled, 0 kept"), "{said}");
     desk.run(&["plugins"]).good();
+}
+
+/// Who can write the directory can write its list of digests too.
+#[test]
+fn a_generation_that_others_can_write_is_neither_kept_nor_returned_to() {
+    let desk = Desk::installed();
+    desk.node.sh("chmod 777 /var/lib/sandwire/generations/1").unwrap();
+    let said = desk.run(&["apply"]).good();
+    assert!(said.contains("generation 2 is in force: 1 compiled, 0 kept"), "{said}");
+    let said = desk.run(&["rollback"]).bad();
+    assert!(said.contains("could be changed by others than root"), "{said}");
+    assert_eq!(desk.active(), "generations/2");
 }
 
 /// What an interrupted run left is in nobody's way.

@@ -36,13 +36,50 @@ fn every_failure_is_named_with_its_remedy() {
             "FAIL  plugin loopback: stale",
             "compiled by another release",
         ),
+        (
+            "chmod 777 /var/lib/sandwire/generations/1",
+            "FAIL  /var/lib/sandwire/generations/1: its mode 0777",
+            "sandwirectl apply",
+        ),
+        (
+            "mkdir /mnt/ro && mount --bind /var/lib/sandwire/leases /var/lib/sandwire/leases && mount -o remount,bind,ro /var/lib/sandwire/leases",
+            "FAIL  /var/lib/sandwire/leases can be written: Read-only file system",
+            "findmnt -T",
+        ),
+        (
+            "mount -t tmpfs -o size=4k tmpfs /run/sandwire/journal && chmod 700 /run/sandwire/journal && head -c 4096 /dev/zero > /run/sandwire/journal/.full",
+            "FAIL  /run/sandwire/journal can be written: its file system is full",
+            "df -i",
+        ),
+        (
+            "sed -i 's/\"links\",//' /etc/sandwire/policy.toml && sandwirectl apply",
+            "FAIL  plugin loopback: not granted",
+            "imports = [",
+        ),
+        ("mkdir -p /etc/cni/net.d; echo '{' > /etc/cni/net.d/1.conf", "FAIL  /etc/cni/net.d/1.conf: ", "mend it"),
+        (
+            r#"mkdir -p /etc/cni/net.d; echo '{"name":"n","type":"loopbak"}' > /etc/cni/net.d/1.conf"#,
+            "FAIL  /etc/cni/net.d/1.conf: there is no plugin \"loopbak\" in /opt/cni/bin, /usr/lib/cni",
+            "correct the configuration",
+        ),
+        (
+            r#"mkdir -p /etc/cni/net.d; echo '{"name":"n","type":"loopback","ipam":{"type":"loopback"}}' > /etc/cni/net.d/1.conf"#,
+            "FAIL  /etc/cni/net.d/1.conf: plugin \"loopback\" may not run the address manager \"loopback\"",
+            "write  delegates = [\"loopback\"]  under [plugins.loopback]",
+        ),
+        (
+            r#"cd /etc/sandwire; sed -i 's/"links",/"links", "delegate",/' policy.toml; echo 'delegates = ["*"]' >> policy.toml; sandwirectl apply;
+            cp /bin/true /opt/cni/bin/native; mkdir -p /etc/cni/net.d; echo '{"name":"n","type":"loopback","ipam":{"type":"native"}}' > /etc/cni/net.d/1.conf"#,
+            "FAIL  /etc/cni/net.d/1.conf: plugin \"loopback\" may not execute the native address manager \"native\"",
+            "write  native_delegates = [\"native\"]  under",
+        ),
         ("ln -sf /bin/true /opt/cni/bin/loopback", "note  /opt/cni/bin/loopback: another program", "--replace"),
     ];
     for (deed, line, remedy) in rows {
         let desk = Desk::installed();
         let well = desk.run(&["doctor"]).good();
         assert!(!well.contains("FAIL") && well.contains("nothing is wrong"), "{well}");
-        desk.node.sh(deed).unwrap();
+        desk.node.sh(&deed.replace("sandwirectl", env!("CARGO_BIN_EXE_sandwirectl"))).unwrap();
         let said = desk.run(&["doctor"]);
         assert_eq!(said.code, i32::from(line.starts_with("FAIL") || line.starts_with("it is")), "{deed}: {}", said.out);
         let at = said.out.find(line).unwrap_or_else(|| panic!("{deed}: {line} is not in\n{}", said.out));

@@ -114,3 +114,39 @@ fn a_kept_native_plugin_is_not_lost() {
     assert!(said.contains("both exist") && said.contains("nothing was changed"), "{said}");
     assert_eq!(desk.text("/opt/cni/bin/loopback") + &desk.text("/opt/cni/bin/loopback.native"), "ab");
 }
+
+/// "run: sandwirectl install" is what errors advise; by then nobody knows where the release was unpacked.
+#[test]
+fn what_is_installed_is_mended_from_itself() {
+    let desk = Desk::installed();
+    let tool = env!("CARGO_BIN_EXE_sandwirectl");
+    let healthy = desk.node.snapshot().unwrap();
+    desk.node
+        .sh(&format!(
+            "mkdir /mnt/tool && cp {tool} /mnt/tool/ && rm /opt/cni/bin/loopback && rm -r /var/lib/sandwire/notes"
+        ))
+        .unwrap();
+    let said = desk.node.sh("/mnt/tool/sandwirectl install").unwrap();
+    assert!(said.contains("linked /opt/cni/bin/loopback") && said.contains("made /var/lib/sandwire/notes"), "{said}");
+    desk.node.sh("rm -r /mnt/tool").unwrap();
+    desk.node.snapshot().unwrap().assert_unchanged(&healthy).unwrap();
+    desk.node.sh(&format!("mkdir /mnt/tool && cp {tool} /mnt/tool/ && printf x >> /opt/cni/bin/sandwire")).unwrap();
+    let said = desk.node.sh("! /mnt/tool/sandwirectl install 2>&1").unwrap();
+    assert!(said.contains("/mnt/tool/sandwire is missing"), "{said}");
+}
+
+#[test]
+fn other_directories_of_plugins_are_remembered() {
+    let desk = Desk::installed();
+    let binary = crate::node::binary();
+    let install = ["install", "--from", "/mnt/from", "--binary", binary.to_str().unwrap()];
+    desk.run(&[&install[..], &["--bin-dir", "/mnt/cni"]].concat()).good();
+    desk.node.sh("cd /usr/lib/sandwire/plugins && sha256sum --quiet -c SHA256SUMS").unwrap();
+    let said = desk.run(&["doctor"]).good();
+    assert!(said.contains("/mnt/cni/loopback: leads to") && said.contains("/opt/cni/bin/loopback: leads to"), "{said}");
+    let said = desk.run(&install).good();
+    assert!(said.contains("everything was installed already"), "{said}");
+    desk.run(&["uninstall"]).good();
+    assert!(!exists(&desk, "/mnt/cni/loopback") && !exists(&desk, "/mnt/cni/sandwire"));
+    assert!(!exists(&desk, "/opt/cni/bin/loopback") && !exists(&desk, "/opt/cni/bin/sandwire"));
+}

@@ -18,7 +18,7 @@ fn bench(more: &str) -> Bench {
 #[test]
 fn not_granted() {
     let bench = bench("");
-    let error = bench.stopped("", &json!({}), 110, "plugin \"wasi\" may not use \"wasi:").unwrap();
+    let error = bench.stopped("", &json!({}), 110, "plugin \"wasi\" may not use wasi:").unwrap();
     assert!(error.details.contains("wasi = true") && error.details.contains("[plugins.wasi]"), "{error:?}");
 }
 

@@ -94,7 +94,7 @@ fn not_installed() {
     assert!(error.code >= 100 && error.text().contains("sandwirectl"), "{error:?}");
 }
 
-/// What a policy doesn't grant isn't linked: the error names plugin, interface and the line to add.
+/// What a policy doesn't grant isn't linked: the error names plugin, interface and the line to write.
 #[test]
 fn not_granted() {
     let (node, pod, _) = bench();
