@@ -250,3 +250,43 @@ fn privilege_goes_before_the_component_comes() {
     // One process image: nothing was executed on the way.
     assert_eq!(trace.matches("execve(").count(), 1, "{trace}");
 }
+
+/// Kernels before 5.13, and nodes that are containers themselves, have no Landlock or no filters to give: pods are attached all the
+/// same. Where the kernel has a wall and it can't be raised, nothing runs.
+#[test]
+fn without_walls_it_goes_on_and_with_half_a_wall_it_does_not() {
+    let node = Node::installed().unwrap();
+    let before = node.snapshot().unwrap();
+    let traced = |verb, pod: &Pod, faults: &[&str]| {
+        let (call, stdin) = node.call("bridge", verb).pod(pod).ifname("eth0").config(&bridge()).command().unwrap();
+        let mut strace = Command::new("strace");
+        strace.args(["-f", "-o", "/dev/null"]);
+        for fault in faults {
+            strace.args(["-e", &format!("inject={fault}")]);
+        }
+        strace.arg(BRIDGE).env_clear().envs(call.get_envs().filter_map(|(key, value)| Some((key, value?))));
+        node.run(&Place::Host, strace, &stdin).unwrap()
+    };
+    for (n, faults) in [
+        ["landlock_create_ruleset:error=ENOSYS", "seccomp:error=ENOSYS"],
+        ["landlock_create_ruleset:error=EOPNOTSUPP", "seccomp:error=EINVAL"],
+        ["landlock_create_ruleset:error=EPERM", "seccomp:error=EPERM"],
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let pod = node.pod(&format!("pod{n}")).unwrap();
+        for verb in [Verb::Add, Verb::Del] {
+            let done = traced(verb, &pod, &faults);
+            assert!(done.status.success(), "{faults:?}: {done:?}");
+        }
+        node.snapshot().unwrap().assert_same_attachments(&before).unwrap();
+    }
+    let pod = node.pod("half").unwrap();
+    for fault in ["landlock_restrict_self:error=E2BIG", "landlock_add_rule:error=ENOMEM", "seccomp:error=ENOMEM:when=1"]
+    {
+        let done = traced(Verb::Add, &pod, &[fault]);
+        assert!(done.stdout.contains("could not confine this process") && !done.status.success(), "{fault}: {done:?}");
+    }
+    node.snapshot().unwrap().assert_same_attachments(&before).unwrap();
+}
