@@ -36,10 +36,10 @@ bench: build
 	tests/bench/bench.sh
 
 install: build
-	target/tool/sandwirectl install --binary target/x86_64-unknown-linux-musl/release/sandwire --components out/plugins
+	out/sandwirectl install
 
 uninstall:
-	target/tool/sandwirectl uninstall
+	out/sandwirectl uninstall
 
 clean:
 	cargo clean

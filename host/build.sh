@@ -37,4 +37,9 @@ cargo build --locked --profile tool --workspace --bin sandwirectl --bin sandwire
 ! cargo tree --locked --target $target -p sandwire -e normal,no-proc-macro --prefix none | grep -E '^(cranelift-(codegen|frontend|native)|wasmtime-internal-(cranelift|winch)|regalloc2) ' ||
   fail "the CNI binary must contain no compiler"
 ! grep -aqE 'cranelift_codegen|cranelift-codegen|regalloc2' "$binary" || fail "$binary has code of a compiler in it"
+# The release as install and try find it: out/sandwirectl, with all that belongs to it beside.
+mkdir -p out
+for file in "$binary" "$out/tool/sandwirectl" "$out/tool/sandwire-componentize"; do
+  ln -f "$file" out/ 2>/dev/null || cp "$file" out/
+done
 printf '%s: %d bytes, static-pie, no compiler inside\n' "$binary" "$(stat -c %s "$binary")"

@@ -16,6 +16,7 @@ mod install;
 mod leases;
 mod output;
 mod policy;
+mod rehearsal;
 mod repair;
 
 use anyhow::Result;
@@ -75,6 +76,8 @@ enum Command {
         #[arg(long, value_name = "DIR")]
         bin_dir: Option<PathBuf>,
     },
+    /// Try a plugin of your own, without root: on a node of namespaces that is made for it and goes with it
+    Try(rehearsal::Options),
     /// Run one CNI verb, with flags in place of environment variables
     Call(call::Options),
     /// Print the releases of sandwirectl and of the sandbox
@@ -114,6 +117,7 @@ fn run(output: &Output, command: Command) -> Result<bool> {
         Command::Firewall(options) => firewall::firewall(output, &options),
         Command::Repair(options) => repair::repair(output, &options),
         Command::Doctor { bin_dir } => doctor::doctor(output, bin_dir.as_deref()),
+        Command::Try(options) => rehearsal::rehearse(output, &options),
         Command::Call(options) => call::call(output, &options),
         Command::Version => version(output),
         Command::CompileComponent => Ok(for_parent(compile::child())),

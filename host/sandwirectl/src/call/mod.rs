@@ -15,6 +15,9 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+/// libcni's own directory (libcni/api.go, `CacheDir`).
+const CACHE: &str = "/var/lib/cni/results";
+
 /// A CNI verb.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Verb {
@@ -83,11 +86,37 @@ pub(crate) struct Options {
     #[arg(long, conflicts_with = "keep")]
     keep_none: bool,
     /// Where results are kept between ADD and DEL
-    #[arg(long, value_name = "DIR", default_value = "/var/lib/cni/results")]
+    #[arg(long, value_name = "DIR", default_value = CACHE)]
     cache_dir: PathBuf,
 }
 
-fn parse_object(text: &str) -> Result<Value, String> {
+impl Options {
+    /// A call for one container, with the usual directories.
+    pub(crate) fn of(
+        verb: Verb,
+        network: &Path,
+        container_id: &str,
+        netns: &str,
+        ifname: &str,
+        runtime_config: Option<Value>,
+    ) -> Self {
+        Self {
+            verb,
+            network: network.to_owned(),
+            container_id: Some(container_id.to_owned()),
+            netns: Some(netns.to_owned()),
+            ifname: ifname.to_owned(),
+            args: String::new(),
+            path: sandwire_policy::paths::BIN_DIR.to_owned(),
+            runtime_config,
+            keep: Vec::new(),
+            keep_none: false,
+            cache_dir: PathBuf::from(CACHE),
+        }
+    }
+}
+
+pub(crate) fn parse_object(text: &str) -> Result<Value, String> {
     match serde_json::from_str(text) {
         Ok(value @ Value::Object(_)) => Ok(value),
         Ok(_) => Err("it is no JSON object".into()),

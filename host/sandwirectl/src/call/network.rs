@@ -14,7 +14,7 @@ pub(crate) struct Network {
     /// Plugin objects as they stand.
     pub(crate) plugins: Vec<Value>,
     /// The text of the file.
-    pub(super) text: Vec<u8>,
+    pub(crate) text: Vec<u8>,
 }
 
 impl Network {
@@ -67,8 +67,16 @@ impl Network {
         Value::Object(config)
     }
 
+    /// The types of its plugins, and of the address managers that their "ipam" names.
+    pub(crate) fn types(&self) -> Vec<String> {
+        let of = |value: &Value| {
+            value.get("type").and_then(Value::as_str).filter(|kind| !kind.is_empty()).map(str::to_owned)
+        };
+        self.plugins.iter().flat_map(|plugin| [of(plugin), plugin.get("ipam").and_then(of)]).flatten().collect()
+    }
+
     /// Whether the network's version is at least `major.minor`.
-    pub(super) fn at_least(&self, major: u64, minor: u64) -> bool {
+    pub(crate) fn at_least(&self, major: u64, minor: u64) -> bool {
         self.version.as_deref().is_some_and(|version| numbers(version) >= vec![major, minor])
     }
 }

@@ -2,9 +2,11 @@
 
 mod links;
 mod shipped;
+mod source;
 mod uninstall;
 
 pub(crate) use links::is_ours;
+pub(crate) use source::{Release, Shipment, Source};
 pub(crate) use uninstall::{Options as UninstallOptions, uninstall};
 
 use crate::apply::{self, Applied, component_path};
@@ -12,7 +14,7 @@ use crate::component;
 use crate::files;
 use crate::output::Output;
 use crate::policy;
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use sandwire_policy::file::{HEAD, entry};
 use sandwire_policy::paths;
 use serde::Serialize;
@@ -28,15 +30,8 @@ pub(crate) struct Options {
     /// Directory of CNI plugins, where the runtime looks for them [default: where it is installed already, or /opt/cni/bin]
     #[arg(long, value_name = "DIR")]
     bin_dir: Option<PathBuf>,
-    /// Directory with "sandwire" and "plugins/*.wasm" [default: where sandwirectl is, or what is installed already]
-    #[arg(long, value_name = "DIR")]
-    from: Option<PathBuf>,
-    /// The CNI binary, if it isn't in --from
-    #[arg(long, value_name = "FILE")]
-    binary: Option<PathBuf>,
-    /// Directory of components, if it isn't in --from
-    #[arg(long, value_name = "DIR")]
-    components: Option<PathBuf>,
+    #[command(flatten)]
+    release: Release,
     /// Take the place of native plugins of the same names; each is kept as NAME.native
     #[arg(long)]
     replace: bool,
@@ -58,7 +53,7 @@ struct Installed {
 pub(crate) fn install(output: &Output, options: &Options) -> Result<bool> {
     ensure!(nix::unistd::Uid::effective().is_root(), "install writes to directories of root: run it as root");
     let shipped = shipped::Shipped::read()?;
-    let source = Source::find(options, &shipped)?;
+    let source = Source::find(&options.release, &shipped)?;
     let binary =
         std::fs::read(&source.binary).with_context(|| format!("could not read {}", source.binary.display()))?;
     ensure!(binary.starts_with(b"\x7fELF"), "{} is no program", source.binary.display());
@@ -128,65 +123,6 @@ fn bin_dirs(said: Option<&Path>, shipped: &shipped::Shipped) -> Result<Vec<PathB
 /// As [`bin_dirs`], for who looks at an installation.
 pub(crate) fn installed_in(said: Option<&Path>) -> Result<Vec<PathBuf>> {
     bin_dirs(said, &shipped::Shipped::read()?)
-}
-
-/// What is to be installed.
-struct Source {
-    binary: PathBuf,
-    /// By plugin, with the digest.
-    components: BTreeMap<String, Shipment>,
-}
-
-/// One component as it comes.
-struct Shipment {
-    digest: String,
-    bytes: Vec<u8>,
-}
-
-impl Source {
-    fn find(options: &Options, shipped: &shipped::Shipped) -> Result<Self> {
-        let from = match &options.from {
-            Some(from) => from.clone(),
-            None => {
-                let tool = std::env::current_exe().context("could not find out where sandwirectl is")?;
-                tool.parent().map(Path::to_owned).context("sandwirectl is in no directory")?
-            }
-        };
-        let said = options.from.is_some();
-        let mut binary = options.binary.clone().unwrap_or_else(|| from.join(BINARY));
-        let mut folder = options.components.clone().unwrap_or_else(|| from.join("plugins"));
-        // Without a release at hand what is installed is mended from itself, as far as it is whole.
-        if let Some(program) = shipped.program().filter(|_| !said && options.binary.is_none() && !binary.is_file()) {
-            binary = program.to_owned();
-        }
-        let mends = !said && options.components.is_none() && !folder.is_dir() && Path::new(paths::PLUGINS).is_dir();
-        if mends {
-            folder = PathBuf::from(paths::PLUGINS);
-        }
-        ensure!(
-            binary.is_file(),
-            "{} is missing: name the directory that has it with --from, or the file with --binary",
-            binary.display()
-        );
-        let entries = std::fs::read_dir(&folder).with_context(|| {
-            format!("could not read {}: name the directory that has plugins/*.wasm with --from, or that of the components with --components", folder.display())
-        })?;
-        let mut components = BTreeMap::new();
-        for entry in entries {
-            let path = entry.with_context(|| format!("could not read {}", folder.display()))?.path();
-            let Some(plugin) = path.file_name().and_then(|name| name.to_str()?.strip_suffix(".wasm")) else { continue };
-            let bytes = component::read(&path)?;
-            if mends && shipped.digest(plugin) != Some(component::digest(&bytes).as_str()) {
-                continue;
-            }
-            component::surface(&bytes).with_context(|| format!("{} can't be installed", path.display()))?;
-            components.insert(plugin.to_owned(), Shipment { digest: component::digest(&bytes), bytes });
-        }
-        if components.is_empty() {
-            bail!("there is no *.wasm in {}", folder.display());
-        }
-        Ok(Self { binary, components })
-    }
 }
 
 /// Puts components in their directory, but never over one that the operator put there.

@@ -6,3 +6,4 @@ mod call;
 mod doctor;
 mod install;
 mod node;
+mod rehearsal;
