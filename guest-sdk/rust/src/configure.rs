@@ -1,8 +1,8 @@
 //! A result onto an interface: what `ipam.ConfigureIface` is to the reference plugins.
 
 use crate::bindings::imports::sandwire::cni::{configure, types};
-use crate::host::namespaces::Link;
-use crate::{CniResult, Failure, OrFail, Route};
+use crate::host::{self, links, namespaces::Link};
+use crate::{CniResult, Failure, OrFail, OrGone, Route};
 
 /// Whether IPv6 addresses are probed for duplicates (RFC 4862, 5.4) before they can be used, which takes a second or
 /// two. An address manager gives each address once, so most plugins skip it.
@@ -92,6 +92,17 @@ fn wanted(route: &Route, result: &CniResult) -> Result<types::Route, Failure> {
         priority: route.priority,
         extra: numbers.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?.to_string()))).collect(),
     })
+}
+
+/// Removes the container's interface. The kernel has done it when the namespace is gone, or what the interface rode on.
+///
+/// # Errors
+/// When it can't be removed.
+pub fn remove(ifname: &str) -> Result<(), Failure> {
+    let Some(container) = host::container() else { return Ok(()) };
+    let context = || ["failed to delete \"", ifname, "\""].concat();
+    let Some(link) = container.link(ifname).or_gone().or_fail(context())? else { return Ok(()) };
+    links::remove(&link).or_gone().or_fail(context()).map(drop)
 }
 
 #[cfg(test)]

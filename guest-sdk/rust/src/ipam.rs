@@ -33,6 +33,19 @@ impl Ipam {
         !self.plugin.is_empty()
     }
 
+    /// For a plugin of this type that can't do without.
+    ///
+    /// # Errors
+    /// The reference's text (libcni's, of a plugin without a name) when there is none.
+    pub fn require(&self, plugin: &str) -> Result<(), Failure> {
+        if self.is_set() {
+            return Ok(());
+        }
+        Err(Failure::config("no plugin name provided").with_details(
+            [plugin, " attaches a container by its addresses: \"ipam\" must name who gives them"].concat(),
+        ))
+    }
+
     /// ADD of the delegate. When this attachment's ADD fails later, the host gives the addresses back.
     ///
     /// # Errors

@@ -44,6 +44,7 @@ pub mod host;
 pub mod ipam;
 pub mod mac;
 pub mod masquerade;
+pub mod master;
 mod plugin;
 pub mod verify;
 

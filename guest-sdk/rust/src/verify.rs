@@ -2,7 +2,7 @@
 
 use crate::host::namespaces::{Link, LinkInfo, Netns};
 use crate::host::{addresses, routes};
-use crate::{Failure, Interface, IpConfig, OrFail, Route, mac};
+use crate::{Call, CniResult, Failure, Interface, IpConfig, OrFail, Route, mac};
 
 /// `RT_TABLE_MAIN`.
 const MAIN: u32 = 254;
@@ -39,6 +39,49 @@ pub fn interface(netns: &Netns, expected: &Interface, place: Place) -> Result<(L
     }
     let info = link.info().or_fail(["Interface name ", name, " not found"].concat())?;
     Ok((link, info))
+}
+
+/// The container's interface of a result, and its place among the interfaces there; an empty one, in no sandbox, without.
+pub fn own_interface(call: &Call, result: &CniResult) -> (u32, Interface) {
+    let own =
+        |interface: &Interface| interface.name == call.ifname() && interface.sandbox.as_deref() == Some(call.sandbox());
+    let last = (0..).zip(&result.interfaces).filter(|(_, interface)| own(interface)).last();
+    last.map_or_else(Default::default, |(place, interface)| (place, interface.clone()))
+}
+
+/// The container's interface of a result with its place there, and the link that it is: of this kind, with the MAC of the result.
+///
+/// # Errors
+/// What does not fit, with `prefix` before it as the plugins of the reference have it ("vlan: ", or nothing).
+pub fn attached(
+    call: &Call,
+    result: &CniResult,
+    container: &Netns,
+    kind: &str,
+    prefix: &str,
+) -> Result<(u32, Link, LinkInfo), Failure> {
+    let (place, expected) = own_interface(call, result);
+    let sandbox = expected.sandbox.as_deref().unwrap_or_default();
+    if sandbox != call.sandbox() {
+        return Err(Failure::internal(
+            ["Sandbox in prevResult ", sandbox, " doesn't match configured netns: ", call.sandbox()].concat(),
+        ));
+    }
+    let name = expected.name.as_str();
+    let missing =
+        || Failure::internal([prefix, "Container Interface name in prevResult: ", name, " not found"].concat());
+    let link = container.link(name).map_err(|_| missing())?;
+    let info = link.info().map_err(|_| missing())?;
+    if info.kind != kind {
+        return Err(Failure::internal(["Error: Container interface ", name, " not of type ", kind].concat()));
+    }
+    if !mac_matches(&expected, &info) {
+        let mac = expected.mac.as_deref().unwrap_or_default();
+        return Err(Failure::internal(
+            [prefix, "Interface ", name, " Mac ", mac, " doesn't match container Mac: ", &info.mac].concat(),
+        ));
+    }
+    Ok((place, link, info))
 }
 
 /// Whether a link has the MAC that the result says, if it says one, in whatever form.

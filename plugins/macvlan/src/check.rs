@@ -3,7 +3,7 @@
 use crate::config::Config;
 use crate::{Macvlan, master};
 use sandwire_plugin::host::{self, namespaces::LinkInfo};
-use sandwire_plugin::{Call, Check, CniResult, Failure, Interface, Link, Netns, verify};
+use sandwire_plugin::{Call, Check, Failure, Interface, Link, Netns, verify};
 
 impl Check for Macvlan {
     fn check(call: &Call) -> Result<(), Failure> {
@@ -11,7 +11,7 @@ impl Check for Macvlan {
         config.ipam.check(call)?;
         let mut result = call.require_prev_result()?;
         let container = host::require_container()?;
-        let (place, expected) = interface(call, &result);
+        let (place, expected) = verify::own_interface(call, &result);
         let sandbox = expected.sandbox.as_deref().unwrap_or_default();
         if sandbox != call.sandbox() {
             return Err(Failure::internal(
@@ -29,14 +29,6 @@ impl Check for Macvlan {
         verify::addresses(&container, &link, call.ifname(), &result.ips)?;
         verify::routes(&container, &result.routes)
     }
-}
-
-/// The container's interface of the result, and its place; without one an empty one.
-fn interface(call: &Call, result: &CniResult) -> (u32, Interface) {
-    let own =
-        |interface: &Interface| interface.name == call.ifname() && interface.sandbox.as_deref() == Some(call.sandbox());
-    let last = (0..).zip(&result.interfaces).filter(|(_, interface)| own(interface)).last();
-    last.map_or_else(Default::default, |(place, interface)| (place, interface.clone()))
 }
 
 fn present(container: &Netns, expected: &Interface) -> Result<(Link, LinkInfo), Failure> {

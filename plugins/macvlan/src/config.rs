@@ -1,7 +1,7 @@
 //! The keys of the macvlan plugin.
 
 use sandwire_plugin::host::links::MacvlanMode;
-use sandwire_plugin::{Call, Dns, Failure, Ipam, OrFail, mac};
+use sandwire_plugin::{Call, Dns, Failure, Ipam, OrFail, mac, master};
 use serde::Deserialize;
 
 /// The network configuration. Defaults are the reference's.
@@ -41,11 +41,7 @@ impl Config {
 
     /// Bytes, at most the master's; `None` (0 in the configuration) is the master's own.
     pub(crate) fn mtu(&self, master: u32) -> Result<Option<u32>, Failure> {
-        match u32::try_from(self.mtu) {
-            Ok(0) => Ok(None),
-            Ok(mtu) if mtu <= master => Ok(Some(mtu)),
-            _ => Err(Failure::config(format!("invalid MTU {}, must be [0, master MTU({master})]", self.mtu))),
-        }
+        master::mtu(self.mtu, master)
     }
 
     /// The MAC that the interface shall have: by `runtimeConfig.mac`, then `MAC` of CNI_ARGS, then `mac`. `None`: the

@@ -10,7 +10,7 @@ use config::Config;
 use sandwire_plugin::configure::{self, Duplicates};
 use sandwire_plugin::host::{self, links, sysctl, wait};
 use sandwire_plugin::{
-    Attachment, Call, CniResult, Failure, Gc, HostError, Link, Netns, NetworkCall, OrFail, OrGone, Plugin, Status, code,
+    Attachment, Call, CniResult, Failure, Gc, HostError, Link, Netns, NetworkCall, OrFail, Plugin, Status, code,
 };
 
 /// How long duplicate address detection may take (the reference's `SettleAddresses`).
@@ -42,7 +42,7 @@ impl Plugin for Macvlan {
 
     fn del(call: &Call) -> Result<(), Failure> {
         // The master is not asked for: it may be gone, and the macvlan with it.
-        let unlinked = detach(call);
+        let unlinked = configure::remove(call.ifname());
         let released = match Config::load(call.config_text()) {
             Ok(config) => config.ipam.del(call),
             Err(failure) => Err(failure),
@@ -111,12 +111,4 @@ fn give_addresses(
             .or_fail(["failed to settle addresses for \"", ifname, "\""].concat())?;
     }
     Ok(())
-}
-
-/// Removes the container's interface. The kernel has done it when the namespace, or the master, is gone.
-fn detach(call: &Call) -> Result<(), Failure> {
-    let Some(container) = host::container() else { return Ok(()) };
-    let context = || ["failed to delete \"", call.ifname(), "\""].concat();
-    let Some(link) = container.link(call.ifname()).or_gone().or_fail(context())? else { return Ok(()) };
-    links::remove(&link).or_gone().or_fail(context()).map(drop)
 }

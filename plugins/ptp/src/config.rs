@@ -30,10 +30,7 @@ impl Config {
     /// The reference's texts.
     pub(crate) fn complete(text: &str) -> Result<Self, Failure> {
         let config = Self::load(text)?;
-        if !config.ipam.is_set() {
-            return Err(Failure::config("no plugin name provided")
-                .with_details("ptp attaches a container by its addresses: \"ipam\" must name who gives them"));
-        }
+        config.ipam.require("ptp")?;
         match config.ip_masq_backend.as_deref() {
             Some(backend) if config.ip_masq && !["iptables", "nftables"].contains(&backend) => {
                 Err(Failure::config(format!("unknown ipmasq backend {backend:?}")))

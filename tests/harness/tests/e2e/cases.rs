@@ -26,6 +26,9 @@ plugins! {
     bandwidth "bandwidth"
     firewall "firewall"
     portmap "portmap"
+    vlan "vlan"
+    ipvlan "ipvlan"
+    dummy "dummy"
 }
 
 /// A plugin that nobody put into the list above would never be tried.

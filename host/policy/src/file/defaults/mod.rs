@@ -5,32 +5,38 @@
 pub const HEAD: &str = include_str!("head.toml");
 
 /// The plugins with an entry here.
-pub const SHIPPED: [&str; 11] = [
+pub const SHIPPED: [&str; 14] = [
     "bagpipe",
     "bandwidth",
     "bridge",
+    "dummy",
     "firewall",
     "host-local",
+    "ipvlan",
     "loopback",
     "macvlan",
     "portmap",
     "ptp",
     "static",
     "tuning",
+    "vlan",
 ];
 
-const ENTRIES: [(&str, &str); 11] = [
+const ENTRIES: [(&str, &str); 14] = [
     ("bagpipe", include_str!("bagpipe.toml")),
     ("bandwidth", include_str!("bandwidth.toml")),
     ("bridge", include_str!("bridge.toml")),
+    ("dummy", include_str!("dummy.toml")),
     ("firewall", include_str!("firewall.toml")),
     ("host-local", include_str!("host-local.toml")),
+    ("ipvlan", include_str!("ipvlan.toml")),
     ("loopback", include_str!("loopback.toml")),
     ("macvlan", include_str!("macvlan.toml")),
     ("portmap", include_str!("portmap.toml")),
     ("ptp", include_str!("ptp.toml")),
     ("static", include_str!("static.toml")),
     ("tuning", include_str!("tuning.toml")),
+    ("vlan", include_str!("vlan.toml")),
 ];
 
 /// The entry of a shipped plugin, pinned to `digest`; `None` for others.
