@@ -38,12 +38,19 @@ impl Ipam {
     /// # Errors
     /// The reference's text (libcni's, of a plugin without a name) when there is none.
     pub fn require(&self, plugin: &str) -> Result<(), Failure> {
+        self.named().map_err(|failure| {
+            failure.with_details(
+                [plugin, " attaches a container by its addresses: \"ipam\" must name who gives them"].concat(),
+            )
+        })
+    }
+
+    fn named(&self) -> Result<(), Failure> {
         if self.is_set() {
-            return Ok(());
+            Ok(())
+        } else {
+            Err(Failure::config("no plugin name provided").with_details("\"ipam\" has no \"type\""))
         }
-        Err(Failure::config("no plugin name provided").with_details(
-            [plugin, " attaches a container by its addresses: \"ipam\" must name who gives them"].concat(),
-        ))
     }
 
     /// ADD of the delegate. When this attachment's ADD fails later, the host gives the addresses back.
@@ -51,6 +58,7 @@ impl Ipam {
     /// # Errors
     /// The delegate's own error, unchanged; the reference's text when it gave no address.
     pub fn add(&self, call: &Call) -> Result<CniResult, Failure> {
+        self.named()?;
         Ok(crate::call::result(&delegate::add(&self.plugin, call.config_text(), &[])?)?.require_addresses()?)
     }
 

@@ -30,6 +30,7 @@
 //! cargo build --profile plugin --target wasm32-unknown-unknown
 //! sandwire-componentize target/wasm32-unknown-unknown/plugin/my_plugin.wasm my-plugin.wasm
 //! sandwirectl inspect my-plugin.wasm
+//! sandwirectl try my-plugin.wasm --network n.conf --before "ip link add br0 up type bridge"
 //! ```
 //!
 //! `sandwire-componentize` refuses a plugin that imports anything but the contract: whatever reaches for the time, random

@@ -1,5 +1,6 @@
 //! The compiled policy of one plugin: what the hot path reads, one small JSON file per plugin in the active generation.
 
+use crate::header;
 use crate::paths::POLICY;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -51,7 +52,7 @@ pub const ENABLED: &str = "1";
 
 /// Where a line of a plugin goes in the policy, and how it takes effect, for the text of an error.
 pub fn entry(plugin: &str, line: impl Display) -> String {
-    format!("{line}  under [plugins.{plugin}] in {POLICY}, then run: sandwirectl apply")
+    format!("{line}  under {} in {POLICY}, then run: sandwirectl apply", header(plugin))
 }
 
 impl Grant {

@@ -39,13 +39,22 @@ impl Grant {
 
     /// `links = { ... }` with one bridge more that may be changed.
     pub fn with_bridge(&self, name: &str) -> String {
-        let mut kinds: Vec<String> = [("see", &self.links.see), ("use", &self.links.use_)]
-            .into_iter()
-            .filter(|(_, patterns)| !patterns.is_empty())
-            .map(|(kind, patterns)| format!("{kind} = [{}]", quoted(patterns)))
-            .collect();
-        kinds.push(line("change", &self.links.change, name));
-        format!("links = {{ {} }}", kinds.join(", "))
+        self.with_link("change", name)
+    }
+
+    /// `links = { ... }` with one link more that may be a master or parent.
+    pub fn with_master(&self, name: &str) -> String {
+        self.with_link("use", name)
+    }
+
+    fn with_link(&self, wanted: &str, name: &str) -> String {
+        let kinds = [("see", &self.links.see), ("use", &self.links.use_), ("change", &self.links.change)];
+        let kinds = kinds.into_iter().filter(|(kind, patterns)| *kind == wanted || !patterns.is_empty());
+        let kinds = kinds.map(|(kind, patterns)| match kind == wanted {
+            true => line(kind, patterns, name),
+            false => format!("{kind} = [{}]", quoted(patterns)),
+        });
+        format!("links = {{ {} }}", kinds.collect::<Vec<_>>().join(", "))
     }
 
     /// `files = ...` with one file more: a list where each is asked for by its path, or a table of names and paths. What a plugin
@@ -95,6 +104,7 @@ mod tests {
             (grant.with_native_delegate("dhcp"), r#"native_delegates = ["dhcp"]"#),
             (grant.with_sysctl("ipv4/ip_forward=0"), r#"sysctls = ["ipv4/ip_forward=0"]"#),
             (grant.with_bridge("br0"), r#"links = { use = ["eth*"], change = ["cni0", "br0"] }"#),
+            (grant.with_master("eth1"), r#"links = { use = ["eth*", "eth1"], change = ["cni0"] }"#),
             (grant.with_file("/etc/resolv.conf"), r#"files = ["/etc/hosts", "/etc/resolv.conf"]"#),
             (grant.with_file("subnet"), r#"files = { "/etc/hosts" = "/etc/hosts", "subnet" = "/PATH/OF/IT" }"#),
         ] {

@@ -22,14 +22,18 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+/// What the log has of a plugin whose DEL the host had to finish.
+pub const FAILED_IN_DEL: &str = "failed in DEL, but nothing of the attachment is left";
+
 /// A type that the active generation does not have.
 pub(crate) fn unknown_plugin(plugin: &str) -> Error {
     Error {
         code: code::NOT_INSTALLED,
         msg: format!("plugin {plugin:?} is not installed for sandwire"),
         details: format!(
-            "put its component into {}/{plugin}.wasm, give it a [plugins.{plugin}] entry in {}, then run: sandwirectl apply",
+            "put its component into {}/{plugin}.wasm, give it a {} entry in {}, then run: sandwirectl apply",
             paths::PLUGINS,
+            sandwire_policy::header(plugin),
             paths::POLICY
         ),
     }
@@ -304,10 +308,7 @@ fn del(session: Box<Session>, grant: Result<Grant, Error>, config: &NetworkConfi
         // plugin, before a reboot) decides whether anything is left to be done.
         Err(error) => match still_there(&mut session, config, ipam_was_known) {
             None => {
-                crate::log::note(
-                    "warn",
-                    &format!("plugin {top:?} failed in DEL, but nothing of the attachment is left: {error}"),
-                );
+                crate::log::note("warn", &format!("plugin {top:?} {FAILED_IN_DEL}: {error}"));
                 Ok(())
             }
             Some(what) => Err(Error { details: join(&error.details, &format!("still there: {what}")), ..error }),

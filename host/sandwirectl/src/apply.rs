@@ -7,7 +7,7 @@ use crate::{compile, files, policy};
 use anyhow::{Context, Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 use sandwire_policy::file::PolicyFile;
-use sandwire_policy::{Grant, entry, paths};
+use sandwire_policy::{Grant, entry, header, paths};
 use sandwire_runtime::engine::{TARGET, WASMTIME_VERSION};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -86,10 +86,16 @@ pub(crate) fn apply(output: &Output) -> Result<Applied> {
         files: BTreeMap::new(),
     };
     // What others can write is no base for a new one: its list of digests would be theirs too.
-    let active = Generation::active().unwrap_or(None).filter(Generation::is_trusted);
+    let mut warnings = Vec::new();
+    let active = Generation::active().unwrap_or(None).filter(|active| match active.untrusted() {
+        None => true,
+        Some(why) => {
+            warnings.push(format!("{}: {why}; nothing of it is used, all is compiled anew", active.path.display()));
+            false
+        }
+    });
     let active = active.and_then(|active| Some((active.about().ok()?, active)));
 
-    let mut warnings = Vec::new();
     let mut plugins = BTreeMap::new();
     let mut content = BTreeMap::new();
     let bar = bar(output, policy.plugins().count());
@@ -154,8 +160,9 @@ fn checked(policy: &PolicyFile, plugin: &str) -> Result<(Vec<u8>, Surface)> {
     let path = component_path(plugin);
     if !path.exists() {
         bail!(
-            "its component {} is missing; put it there, or remove [plugins.{plugin}] from {}, then run: sandwirectl apply",
+            "its component {} is missing; put it there, or remove {} from {}, then run: sandwirectl apply",
             path.display(),
+            header(plugin),
             paths::POLICY
         );
     }

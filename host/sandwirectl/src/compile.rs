@@ -104,13 +104,24 @@ pub(crate) fn child() -> Result<()> {
     std::io::stdout().write_all(&compiled).context("could not hand over the compiled component")
 }
 
+/// Whether this user namespace has a user of this number. In one that somebody made for himself there is none but root, who can do no
+/// more than he could before (user_namespaces(7)).
+fn has_user(user: u32) -> bool {
+    let Ok(map) = std::fs::read_to_string("/proc/self/uid_map") else { return true };
+    map.lines().any(|line| {
+        let mut numbers = line.split_whitespace().map(|number| number.parse::<u64>().unwrap_or(0));
+        let (first, _, count) = (numbers.next().unwrap_or(0), numbers.next(), numbers.next().unwrap_or(0));
+        (first..first.saturating_add(count)).contains(&u64::from(user))
+    })
+}
+
 fn give_up_privilege() -> Result<()> {
     chdir("/")?;
     setrlimit(Resource::RLIMIT_AS, MEMORY, MEMORY)?;
     setrlimit(Resource::RLIMIT_CPU, TIME, TIME)?;
     setrlimit(Resource::RLIMIT_FSIZE, 0, 0)?;
     setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
-    if Uid::effective().is_root() {
+    if Uid::effective().is_root() && has_user(NOBODY) {
         let (user, group) = (Uid::from_raw(NOBODY), Gid::from_raw(NOBODY));
         setgroups(&[])?;
         setresgid(group, group, group)?;

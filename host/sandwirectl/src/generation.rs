@@ -112,9 +112,10 @@ impl Generation {
         self.path.join(ABOUT).is_file()
     }
 
-    /// Whether only root can change it. Its files are looked at one by one, when they are used ([`Self::file`]).
-    pub(crate) fn is_trusted(&self) -> bool {
-        [&self.path, &self.path.join(ABOUT)].into_iter().all(|path| files::untrusted(path).is_none())
+    /// Why others than root could change it; `None` when nobody can. Its files are looked at one by one, when they are used
+    /// ([`Self::file`]).
+    pub(crate) fn untrusted(&self) -> Option<String> {
+        files::untrusted(&self.path).or_else(|| files::untrusted(&self.path.join(ABOUT)))
     }
 
     /// Makes calls use it, from the next one on.
@@ -200,11 +201,9 @@ pub(crate) fn rollback(_lock: &Lock, to: Option<u64>) -> Result<(Generation, Gen
         }
     };
     ensure!(target.exists(), "{} is damaged: it has no {ABOUT}", target.path.display());
-    ensure!(
-        target.is_trusted(),
-        "{} could be changed by others than root: calls would refuse it; run: sandwirectl apply",
-        target.path.display()
-    );
+    if let Some(why) = target.untrusted() {
+        bail!("{} could be changed by others than root: {why}; run: sandwirectl apply", target.path.display());
+    }
     target.activate()?;
     Ok((active, target.clone()))
 }

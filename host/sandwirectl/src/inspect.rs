@@ -5,8 +5,7 @@ use crate::component::{self, Surface, meaning};
 use crate::generation::{About, Generation};
 use crate::output::Output;
 use anyhow::{Context, Result};
-use sandwire_policy::Grant;
-use sandwire_policy::paths;
+use sandwire_policy::{Grant, header, paths};
 use sandwire_runtime::engine::WASMTIME_VERSION;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -96,7 +95,7 @@ fn proposal(plugin: &str, digest: &str, wants: &[Capability]) -> String {
         .map(|want| format!("{:?}", want.name))
         .collect();
     let wanted = |interface: &&str| wants.iter().any(|want| want.name == **interface);
-    let mut text = format!("[plugins.{plugin}]\ncomponent = {digest:?}\nimports = [{}]\n", imports.join(", "));
+    let mut text = format!("{}\ncomponent = {digest:?}\nimports = [{}]\n", header(plugin), imports.join(", "));
     if wanted(&"wasi") {
         text.push_str("wasi = true\n");
     }
@@ -196,7 +195,7 @@ fn row(plugin: String, grants: &BTreeMap<String, Grant>, active: Option<(&Genera
     let digest = bytes.as_ref().ok().map(|bytes| component::digest(bytes));
     let surface: Option<Surface> = bytes.ok().and_then(|bytes| component::surface(&bytes).ok());
     let (state, why) = match grants.get(&plugin).zip(active) {
-        None => ("no policy", Some(format!("no [plugins.{plugin}] is in force: its calls are refused"))),
+        None => ("no policy", Some(format!("no {} is in force: its calls are refused", header(&plugin)))),
         Some((Grant { refused: Some(why), .. }, _)) => ("refused", Some(why.clone())),
         Some((grant, (generation, about))) => {
             if grant.wasmtime != WASMTIME_VERSION || about.engine != engine {

@@ -59,10 +59,10 @@ impl Status for Ipvlan {
         let config = Config::load(call.config_text())?;
         config.mode()?;
         config.mtu()?;
-        // What the container has nobody knows before there is one, nor what an earlier plugin of a chain makes.
-        if !config.link_in_container && (config.ipam.is_set() || !config.master.is_empty()) {
-            let node = host::netns();
-            let found = config.master(None, &node).and_then(|name| master::find(&name, &node));
+        // What the container has nobody knows before there is one, nor what an earlier plugin of a chain makes; and without a
+        // name it may be that one's.
+        if !config.link_in_container && !config.master.is_empty() {
+            let found = master::find(&config.master, &host::netns());
             found.map_err(|failure| Failure { code: code::NOT_AVAILABLE, ..failure })?;
         }
         config.ipam.status(call)

@@ -3,7 +3,7 @@
 
 use super::fault::{Fault, Faults, did_you_mean, line_of};
 use super::{Contract, Plugin, shape};
-use crate::{Endpoint, Grant, Limits, LinkRules};
+use crate::{Endpoint, Grant, Limits, LinkRules, check_name, check_plugin, header};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use toml::Spanned;
@@ -32,7 +32,7 @@ pub(super) fn check(text: &str, file: shape::File, contract: Contract<'_>) -> Re
     let endpoints: BTreeMap<String, Endpoint> = file
         .endpoints
         .into_iter()
-        .map(|(name, endpoint)| (checker.name(&name, "an endpoint"), checker.endpoint(endpoint)))
+        .map(|(name, endpoint)| (checker.name(&name, "an endpoint", check_name), checker.endpoint(endpoint)))
         .collect();
     let limits = checker.limits(&file.limits, &Limits::default());
     let mut plugins = BTreeMap::new();
@@ -52,15 +52,11 @@ impl Checker<'_> {
         self.faults.push(Fault { line: line_of(self.text, at.span().start), text });
     }
 
-    /// A plugin type or endpoint name. Types become file names, in the link's directory and in the generation.
-    fn name(&mut self, name: &Spanned<String>, what: &str) -> String {
-        let text = name.get_ref();
-        let good = text.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric())
-            && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b));
-        if !good {
-            self.fault(name, format!("{text:?} can't name {what}: use letters, digits, \"_\", \".\", \"-\", and begin with a letter or digit"));
+    fn name(&mut self, name: &Spanned<String>, what: &str, rule: fn(&str) -> Result<(), &'static str>) -> String {
+        if let Err(why) = rule(name.get_ref()) {
+            self.fault(name, format!("{:?} can't name {what}: {why}", name.get_ref()));
         }
-        text.clone()
+        name.get_ref().clone()
     }
 
     fn endpoint(&mut self, endpoint: shape::Endpoint) -> Endpoint {
@@ -113,10 +109,7 @@ impl Checker<'_> {
         endpoints: &BTreeMap<String, Endpoint>,
         limits: &Limits,
     ) -> Plugin {
-        let kind = self.name(name, "a plugin");
-        if kind == "sandwire" {
-            self.fault(name, "\"sandwire\" is the host program itself and can't be a plugin's name".into());
-        }
+        let kind = self.name(name, "a plugin", check_plugin);
         self.digest(&plugin.component);
         let imports = self.imports(&kind, &plugin.imports);
 
@@ -133,7 +126,7 @@ impl Checker<'_> {
                 && !needs.iter().any(|interface| imports.contains(*interface))
             {
                 let needed = needs.iter().map(|name| format!("{name:?}")).collect::<Vec<_>>().join(" or ");
-                let text = format!("{key} has no effect in [plugins.{kind}] without {needed} in its imports");
+                let text = format!("{key} has no effect in {} without {needed} in its imports", header(&kind));
                 self.faults.push(Fault { line: line_of(self.text, at.start), text });
             }
         }
@@ -200,7 +193,7 @@ impl Checker<'_> {
         for import in imports {
             let name = import.get_ref().as_str();
             if name == "wasi" || name.starts_with("wasi:") {
-                self.fault(import, format!("WASI is granted as a whole: write  wasi = true  under [plugins.{plugin}]"));
+                self.fault(import, format!("WASI is granted as a whole: write  wasi = true  under {}", header(plugin)));
             } else if self.contract.free.contains(&name) {
                 self.fault(import, format!("{name:?} grants nothing and needs no grant: leave it out"));
             } else if !self.contract.grantable.contains(&name) {

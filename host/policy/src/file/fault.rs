@@ -57,12 +57,13 @@ pub(super) fn from_toml(text: &str, error: toml::de::Error) -> Faults {
     Faults(vec![Fault { line, text }])
 }
 
-/// The key whose value stands at byte `at`: of the line, or of a line above where a list goes over several.
+/// The key whose value stands at byte `at`: the last one before it on the line, or on a line above where a list goes over several.
 fn key_before(text: &str, at: usize) -> Option<&str> {
     text.get(..at)?.lines().rev().take_while(|line| !line.starts_with('[')).find_map(|line| {
-        let key = line.split_once('=')?.0.trim();
-        let is_key = !key.is_empty() && key.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-".contains(&b));
-        is_key.then_some(key)
+        let before = line.rsplit_once('=')?.0.trim_end();
+        let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+        let key = before.rsplit(|c| !is_part(c)).next()?;
+        (!key.is_empty()).then_some(key)
     })
 }
 

@@ -37,7 +37,7 @@ fn parse(text: &str) -> Result<PolicyFile, Faults> {
 #[test]
 fn mistakes_say_where_and_what_to_write() {
     let plugin = "version = 1\n[plugins.a]\ncomponent = \"DIGEST\"\n";
-    let rows: [(&str, usize, &str); 37] = [
+    let rows: [(&str, usize, &str); 38] = [
         ("", 1, "\"version\" is missing at the top"),
         ("version = 2\n", 1, "version 2 is not known to this release, which reads version 1"),
         ("version = 1\n[tenants]\n", 2, "[tenants] arrives with a later release"),
@@ -46,7 +46,8 @@ fn mistakes_say_where_and_what_to_write() {
         ("version = 1\nversion = 1\n", 2, "duplicate key \"version\" at the top"),
         ("{P}imports = \"links\"\n", 4, "imports: invalid type: string \"links\", expected a sequence in [plugins.a]"),
         ("{P}imports = [\n  \"links\",\n  1,\n]\n", 6, "imports: invalid type: integer `1`"),
-        ("{P}limits = { handles = \"7\" }\n", 4, "limits: invalid type"),
+        ("{P}limits = { handles = \"7\" }\n", 4, "handles: invalid type"),
+        ("{P}imports = []\na$b = 1\n", 5, "invalid unquoted key, expected letters, numbers, `-`, `_`"),
         ("version = 1\n[plugins.a\n", 2, "unclosed table"),
         (
             "{P}link = {}\n",
@@ -91,7 +92,7 @@ fn mistakes_say_where_and_what_to_write() {
         ("version = 1\n[limits]\ndeadline_ms = 5\n", 3, "deadline_ms = 5 is out of range: from 100 to 600000"),
         ("version = 1\n[plugins.a]\ncomponent = \"sha256:12\"\n", 3, "\"sha256:12\" is no digest"),
         ("version = 1\n[plugins.\"a/b\"]\ncomponent = \"DIGEST\"\n", 2, "\"a/b\" can't name a plugin"),
-        ("version = 1\n[plugins.sandwire]\ncomponent = \"DIGEST\"\n", 2, "is the host program itself"),
+        ("version = 1\n[plugins.sandwire]\ncomponent = \"DIGEST\"\n", 2, "it is the host program itself"),
         (
             "version = 1\n[endpoints.x]\naddress = \"http://localhost:8082\"\nallow = [\"GET /\"]\n",
             3,

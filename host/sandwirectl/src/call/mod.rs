@@ -126,6 +126,24 @@ pub(crate) fn parse_object(text: &str) -> Result<Value, String> {
 
 /// Runs the verb. Whether every plugin succeeded; a plugin's error object is printed as it came.
 pub(crate) fn call(output: &Output, options: &Options) -> Result<bool> {
+    let said = answer(options, Stdio::inherit)?;
+    said.lines.iter().for_each(|line| output.line(line));
+    Ok(said.good)
+}
+
+/// What came of a verb.
+#[derive(Debug)]
+pub(crate) struct Said {
+    /// Whether every plugin succeeded.
+    pub(crate) good: bool,
+    /// What plugins answered, as text: a result, or errors as they were printed.
+    pub(crate) lines: Vec<String>,
+    /// What plugins said to stderr, where that was to be kept.
+    pub(crate) log: String,
+}
+
+/// Runs the verb, with the plugins' stderr there.
+pub(crate) fn answer(options: &Options, stderr: fn() -> Stdio) -> Result<Said> {
     let network = Network::read(&options.network)?;
     let key = match options.verb.has_attachment() {
         true => {
@@ -137,14 +155,16 @@ pub(crate) fn call(output: &Output, options: &Options) -> Result<bool> {
         }
         false => None,
     };
-    let call = Call { options, network: &network, cache: Cache::new(&options.cache_dir) };
+    let said = Said { good: true, lines: Vec::new(), log: String::new() };
+    let mut call = Call { options, network: &network, cache: Cache::new(&options.cache_dir), stderr, said };
     match (options.verb, key) {
-        (Verb::Add, Some(key)) => call.add(output, &key),
-        (Verb::Del, Some(key)) => call.del(output, &key),
-        (Verb::Check, Some(key)) => call.check(output, &key),
-        (Verb::Gc, _) => call.gc(output),
-        (verb, _) => call.each(output, verb),
+        (Verb::Add, Some(key)) => call.add(&key)?,
+        (Verb::Del, Some(key)) => call.del(&key)?,
+        (Verb::Check, Some(key)) => call.check(&key)?,
+        (Verb::Gc, _) => call.gc()?,
+        (verb, _) => call.each(verb)?,
     }
+    Ok(call.said)
 }
 
 /// The answer of one plugin.
@@ -158,10 +178,12 @@ struct Call<'a> {
     options: &'a Options,
     network: &'a Network,
     cache: Cache,
+    stderr: fn() -> Stdio,
+    said: Said,
 }
 
 impl Call<'_> {
-    fn add(&self, output: &Output, key: &Key) -> Result<bool> {
+    fn add(&mut self, key: &Key) -> Result<()> {
         ensure!(self.options.netns.is_some(), "ADD needs the container's network namespace: name it with --netns");
         let mut result = None;
         for plugin in &self.network.plugins {
@@ -173,42 +195,45 @@ impl Call<'_> {
                     })?;
                     result = Some(text);
                 }
-                Answer::Failure(text) => return Ok(failed(output, &text)),
+                Answer::Failure(text) => {
+                    self.failed(&text);
+                    return Ok(());
+                }
             }
         }
         let result = result.unwrap_or(Value::Null);
         self.cache.keep(key, self.network, self.options, self.netns(), &result)?;
-        output.json(&result)?;
-        Ok(true)
+        self.said.lines.push(serde_json::to_string_pretty(&result).context("could not write the result")?);
+        Ok(())
     }
 
-    fn del(&self, output: &Output, key: &Key) -> Result<bool> {
+    fn del(&mut self, key: &Key) -> Result<()> {
         let kept = self.cache.result(key)?.filter(|_| self.network.at_least(0, 4));
         for plugin in self.network.plugins.iter().rev() {
             let config = self.network.request(plugin, kept.as_ref(), self.options.runtime_config.as_ref());
             if let Answer::Failure(text) = self.run(Verb::Del, plugin, &config, Some(key))? {
-                return Ok(failed(output, &text));
+                self.failed(&text);
+                return Ok(());
             }
         }
-        self.cache.forget(key)?;
-        Ok(true)
+        self.cache.forget(key)
     }
 
-    fn check(&self, output: &Output, key: &Key) -> Result<bool> {
+    fn check(&mut self, key: &Key) -> Result<()> {
         let kept = self.cache.result(key)?;
         for plugin in &self.network.plugins {
             let config = self.network.request(plugin, kept.as_ref(), self.options.runtime_config.as_ref());
             if let Answer::Failure(text) = self.run(Verb::Check, plugin, &config, Some(key))? {
-                return Ok(failed(output, &text));
+                self.failed(&text);
+                break;
             }
         }
-        Ok(true)
+        Ok(())
     }
 
     /// First DEL for what was attached by a result that is kept and is not to be kept any longer, then GC of every plugin,
     /// going on past errors.
-    fn gc(&self, output: &Output) -> Result<bool> {
-        let mut good = true;
+    fn gc(&mut self) -> Result<()> {
         let mut valid = None;
         if self.options.keep_none || !self.options.keep.is_empty() {
             let keep = self.options.keep.iter().map(|keep| {
@@ -217,7 +242,7 @@ impl Call<'_> {
             let keep = keep.collect::<Result<Vec<_>>>()?;
             for key in self.cache.attachments(&self.network.name)? {
                 if !keep.contains(&(key.container_id.as_str(), key.ifname.as_str())) {
-                    good &= self.del(output, &key)?;
+                    self.del(&key)?;
                 }
             }
             let keep = keep.iter().map(|(id, ifname)| json!({"containerID": id, "ifname": ifname}));
@@ -231,25 +256,33 @@ impl Call<'_> {
                 config.insert("cni.dev/attachments".into(), valid.clone());
             }
             if let Answer::Failure(text) = self.run(Verb::Gc, plugin, &config, None)? {
-                good = failed(output, &text);
+                self.failed(&text);
             }
         }
-        Ok(good)
+        Ok(())
     }
 
-    fn each(&self, output: &Output, verb: Verb) -> Result<bool> {
+    fn each(&mut self, verb: Verb) -> Result<()> {
         for plugin in &self.network.plugins {
             let config = self.network.request(plugin, None, self.options.runtime_config.as_ref());
             match self.run(verb, plugin, &config, None)? {
-                Answer::Success(text) if !text.is_empty() => output.line(String::from_utf8_lossy(&text).trim_end()),
-                Answer::Success(_) => {}
-                Answer::Failure(text) => return Ok(failed(output, &text)),
+                Answer::Success(text) if text.is_empty() => {}
+                Answer::Success(text) => self.said.lines.push(String::from_utf8_lossy(&text).trim_end().to_owned()),
+                Answer::Failure(text) => {
+                    self.failed(&text);
+                    break;
+                }
             }
         }
-        Ok(true)
+        Ok(())
     }
 
-    fn run(&self, verb: Verb, plugin: &Value, config: &Value, key: Option<&Key>) -> Result<Answer> {
+    fn failed(&mut self, text: &[u8]) {
+        self.said.good = false;
+        self.said.lines.push(String::from_utf8_lossy(text).trim_end().to_owned());
+    }
+
+    fn run(&mut self, verb: Verb, plugin: &Value, config: &Value, key: Option<&Key>) -> Result<Answer> {
         let kind = kind(plugin);
         let program = find(&self.options.path, kind)?;
         let mut command = Command::new(&program);
@@ -262,7 +295,7 @@ impl Call<'_> {
             command.env("CNI_CONTAINERID", &key.container_id).env("CNI_IFNAME", &key.ifname);
             command.env("CNI_NETNS", self.netns());
         }
-        let started = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+        let started = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr((self.stderr)()).spawn();
         let mut child = started.with_context(|| format!("could not start {}", program.display()))?;
         let input = serde_json::to_vec(config).context("could not write the configuration")?;
         if let Some(mut stdin) = child.stdin.take() {
@@ -270,6 +303,7 @@ impl Call<'_> {
             stdin.write_all(&input).ok();
         }
         let done = child.wait_with_output().with_context(|| format!("could not wait for {}", program.display()))?;
+        self.said.log.push_str(&String::from_utf8_lossy(&done.stderr));
         if done.status.success() {
             return Ok(Answer::Success(done.stdout));
         }
@@ -290,11 +324,6 @@ impl Call<'_> {
 
 fn kind(plugin: &Value) -> &str {
     plugin.get("type").and_then(Value::as_str).unwrap_or_default()
-}
-
-fn failed(output: &Output, text: &[u8]) -> bool {
-    output.line(String::from_utf8_lossy(text).trim_end());
-    false
 }
 
 /// The first regular file of this name in CNI_PATH, as libcni looks for it.

@@ -70,15 +70,28 @@ impl Network {
     /// The types of its plugins, and of the address managers that their "ipam" names.
     pub(crate) fn types(&self) -> Vec<String> {
         let of = |value: &Value| {
-            value.get("type").and_then(Value::as_str).filter(|kind| !kind.is_empty()).map(str::to_owned)
+            let kind = member(value, "type").and_then(Value::as_str);
+            kind.filter(|kind| !kind.is_empty()).map(str::to_owned)
         };
-        self.plugins.iter().flat_map(|plugin| [of(plugin), plugin.get("ipam").and_then(of)]).flatten().collect()
+        self.plugins.iter().flat_map(|plugin| [of(plugin), member(plugin, "ipam").and_then(of)]).flatten().collect()
+    }
+
+    /// Whether a plugin says that it can use what a runtime offers under this name.
+    pub(crate) fn wants(&self, capability: &str) -> bool {
+        let of =
+            |plugin: &Value| plugin.get("capabilities").and_then(|all| all.get(capability)) == Some(&Value::Bool(true));
+        self.plugins.iter().any(of)
     }
 
     /// Whether the network's version is at least `major.minor`.
     pub(crate) fn at_least(&self, major: u64, minor: u64) -> bool {
         self.version.as_deref().is_some_and(|version| numbers(version) >= vec![major, minor])
     }
+}
+
+/// A member as plugins read it, without regard to case.
+pub(crate) fn member<'a>(value: &'a Value, key: &str) -> Option<&'a Value> {
+    value.as_object()?.iter().find(|(name, _)| name.eq_ignore_ascii_case(key)).map(|(_, value)| value)
 }
 
 fn numbers(version: &str) -> Vec<u64> {

@@ -1,10 +1,10 @@
 //! Whether the networks that are configured on this node have what they name.
 
 use super::Check;
-use crate::call::network::Network;
+use crate::call::network::{Network, member};
 use crate::generation::Generation;
 use crate::install::is_ours;
-use sandwire_policy::{Grant, matches_any};
+use sandwire_policy::{Grant, header, matches_any};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -19,7 +19,9 @@ pub(super) fn checks(bin_dirs: &[PathBuf]) -> Vec<Check> {
     let grants = Generation::active().ok().flatten().and_then(|active| active.grants().ok()).unwrap_or_default();
     let path: Vec<PathBuf> = bin_dirs.iter().cloned().chain([PathBuf::from(DISTRIBUTION)]).collect();
     let node = Node { grants, path };
-    read().into_iter().map(|(file, network)| node.check(&file, network)).collect()
+    let checks = read().into_iter().map(|(file, network)| node.check(&file, network));
+    // Most runtimes take the first file and no other.
+    checks.enumerate().map(|(place, check)| if place == 0 { check } else { check.at_most_a_note() }).collect()
 }
 
 /// The plugin types that configurations of this node name, address managers aside.
@@ -39,7 +41,14 @@ fn read() -> Vec<(PathBuf, anyhow::Result<Network>)> {
 }
 
 fn word<'a>(value: &'a Value, key: &str) -> Option<&'a str> {
-    value.get(key).and_then(Value::as_str).filter(|word| !word.is_empty())
+    member(value, key).and_then(Value::as_str).filter(|word| !word.is_empty())
+}
+
+fn is_without_plugins(file: &Path) -> bool {
+    let text = std::fs::read(file).unwrap_or_default();
+    serde_json::from_slice::<Value>(&text).is_ok_and(|value| {
+        value.get("loadOnlyInlinedPlugins") == Some(&Value::Bool(false)) && value.get("plugins").is_none()
+    })
 }
 
 struct Node {
@@ -52,6 +61,10 @@ impl Node {
         let name = file.display().to_string();
         let network = match network {
             Ok(network) => network,
+            // A list may say that its plugins are files of a directory (libcni 1.3, loadOnlyInlinedPlugins).
+            Err(_) if is_without_plugins(file) => {
+                return Check::note(name, "its plugins are in files of their own", "none of them was looked at");
+            }
             Err(error) => {
                 return Check::fail(name, format!("{error:#}"), "mend it: runtimes pass over it, or stop at it");
             }
@@ -59,7 +72,7 @@ impl Node {
         let mut types = Vec::new();
         for plugin in &network.plugins {
             let kind = word(plugin, "type").unwrap_or_default();
-            let ipam = plugin.get("ipam").and_then(|ipam| word(ipam, "type"));
+            let ipam = member(plugin, "ipam").and_then(|ipam| word(ipam, "type"));
             let wrong = self.program(kind).or_else(|| ipam.and_then(|ipam| self.address_manager(kind, ipam)));
             if let Some((found, remedy)) = wrong {
                 return Check::fail(name, found, remedy);
@@ -70,7 +83,7 @@ impl Node {
     }
 
     fn find(&self, kind: &str) -> Option<PathBuf> {
-        self.path.iter().map(|directory| directory.join(kind)).find(|path| path.exists())
+        self.path.iter().map(|directory| directory.join(kind)).find(|path| !kind.contains('/') && path.is_file())
     }
 
     /// What is wrong with the program of a type, and what to do.
@@ -83,7 +96,7 @@ impl Node {
             ));
         };
         (is_ours(&path) && !self.grants.contains_key(kind)).then(|| {
-            let remedy = format!("add [plugins.{kind}] (sandwirectl inspect prints it), then run: sandwirectl apply");
+            let remedy = format!("add {} (sandwirectl inspect prints it), then run: sandwirectl apply", header(kind));
             (format!("plugin {kind:?} has no policy"), remedy)
         })
     }

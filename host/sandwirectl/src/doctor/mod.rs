@@ -44,6 +44,13 @@ impl Check {
         Self { what: what.into(), verdict: Verdict::Note, found: found.into(), remedy: remedy.into() }
     }
 
+    fn at_most_a_note(self) -> Self {
+        match self.verdict {
+            Verdict::Fail => Self { verdict: Verdict::Note, ..self },
+            _ => self,
+        }
+    }
+
     fn fail(what: impl Into<String>, found: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self { what: what.into(), verdict: Verdict::Fail, found: found.into(), remedy: remedy.into() }
     }

@@ -5,7 +5,7 @@ use crate::generation::Generation;
 use crate::{component, files, inspect, policy};
 use nix::sys::statfs::{TMPFS_MAGIC, statfs};
 use nix::sys::statvfs::statvfs;
-use nix::unistd::{AccessFlags, access};
+use nix::unistd::{AccessFlags, Uid, access};
 use sandwire_policy::paths;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -61,6 +61,9 @@ pub(super) fn directories(bin_dirs: &[PathBuf]) -> Vec<Check> {
     checks
 }
 
+/// Bytes, and files, below which the next pods will not find room.
+const ROOM: (u64, u64) = (1 << 20, 16);
+
 /// Whether calls can write where they keep state. A directory that is not there yet is made in the nearest that is.
 fn room(path: &Path) -> Check {
     let what = format!("{} can be written", path.display());
@@ -68,12 +71,17 @@ fn room(path: &Path) -> Check {
         return Check::fail(what, "nothing above it is there", "mount the file system it belongs to");
     };
     // access(2) asks the mount too, which modes say nothing of.
-    if let Err(error) = access(there, AccessFlags::W_OK) {
-        let remedy = format!("look at its mount with  findmnt -T {0}  and mount it writable", there.display());
-        return Check::fail(what, error.desc(), remedy);
+    match access(there, AccessFlags::W_OK) {
+        Ok(()) => {}
+        Err(_) if !Uid::effective().is_root() => return Check::note(what, "only root can tell", "run doctor as root"),
+        Err(error) => {
+            let remedy = format!("look at its mount with  findmnt -T {}  and mount it writable", there.display());
+            return Check::fail(what, error.desc(), remedy);
+        }
     }
     let full = statvfs(there).is_ok_and(|found| {
-        (found.blocks() > 0 && found.blocks_free() == 0) || (found.files() > 0 && found.files_free() == 0)
+        let bytes = found.blocks_free().saturating_mul(found.fragment_size());
+        (found.blocks() > 0 && bytes < ROOM.0) || (found.files() > 0 && found.files_free() < ROOM.1)
     });
     if full {
         let remedy = format!("make room: df -h {0}; df -i {0}", there.display());
@@ -105,9 +113,9 @@ pub(super) fn policy() -> Vec<Check> {
             format!("it is not what generation {} was made from: calls use the policy before", active.number),
             "run: sandwirectl apply (or, if you rolled back on purpose, put the policy back)",
         )],
-        Ok(Some((_, active))) if files::untrusted(&active.path).is_some() => vec![Check::fail(
+        Ok(Some((_, active))) if active.untrusted().is_some() => vec![Check::fail(
             active.path.display().to_string(),
-            format!("{}: calls are refused", files::untrusted(&active.path).unwrap_or_default()),
+            active.untrusted().unwrap_or_default(),
             "find out who changed it, then run: sandwirectl apply, which makes a new generation",
         )],
         Ok(Some((_, active))) => {
@@ -145,6 +153,11 @@ pub(super) fn links(bin_dir: &Path) -> Vec<Check> {
         (Ok(meta), None) if !meta.is_file() || meta.permissions().mode() & 0o111 == 0 => {
             Check::fail(&name, "no program", "run: sandwirectl install")
         }
+        (Ok(_), None) if matches!(crate::install::is_changed(&binary), Ok(Some(true))) => Check::fail(
+            &name,
+            "it is not the program that sandwirectl installed: it may be of another release than what was compiled",
+            "run: sandwirectl install, with --from and the directory of the release",
+        ),
         (Ok(_), None) => Check::ok(&name, "there, root's"),
     };
     let grants = Generation::active().ok().flatten().and_then(|active| active.grants().ok()).unwrap_or_default();

@@ -20,20 +20,19 @@ pub(crate) fn is_ours(path: &Path) -> bool {
     std::fs::read_link(path).is_ok_and(|target| target == Path::new(BINARY))
 }
 
+/// Whether something that is not ours has the name of a plugin.
+pub(super) fn is_taken(directory: &Path, plugin: &str) -> bool {
+    let path = directory.join(plugin);
+    path.symlink_metadata().is_ok() && !is_ours(&path)
+}
+
 /// Finds out what is in the way.
 ///
 /// # Errors
 /// When something is that isn't ours, and `replace` was not asked for: before anything is changed.
 pub(super) fn plan<'a>(directory: &Path, plugins: impl Iterator<Item = &'a String>, replace: bool) -> Result<Links> {
     let plugins: Vec<String> = plugins.cloned().collect();
-    let foreign: Vec<String> = plugins
-        .iter()
-        .filter(|plugin| {
-            let path = directory.join(plugin);
-            path.symlink_metadata().is_ok() && !is_ours(&path)
-        })
-        .cloned()
-        .collect();
+    let foreign: Vec<String> = plugins.iter().filter(|plugin| is_taken(directory, plugin)).cloned().collect();
     if !foreign.is_empty() && !replace {
         bail!(
             "{} has other programs named {}; nothing was changed\nto let Sandwire take their place, add --replace: each is kept as NAME{KEPT} and uninstall puts it back",

@@ -16,13 +16,25 @@ use crate::output::Output;
 use crate::policy;
 use anyhow::{Context, Result, ensure};
 use sandwire_policy::file::{HEAD, entry};
-use sandwire_policy::paths;
+use sandwire_policy::{header, paths};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// The name of the CNI binary in its directory.
 const BINARY: &str = "sandwire";
+
+/// The directories of a node, with the modes of those that are new. What calls write is root's alone.
+pub(crate) const DIRECTORIES: [(&str, u32); 8] = [
+    (paths::PLUGINS, 0o755),
+    ("/etc/sandwire", 0o755),
+    (paths::STATE, 0o755),
+    (paths::GENERATIONS, 0o755),
+    (paths::LEASE_INDEX, 0o700),
+    (paths::NOTES, 0o700),
+    (paths::LEASES, 0o755),
+    (paths::JOURNAL, 0o700),
+];
 
 /// Where to install from and to.
 #[derive(Debug, clap::Args)]
@@ -54,40 +66,53 @@ pub(crate) fn install(output: &Output, options: &Options) -> Result<bool> {
     ensure!(nix::unistd::Uid::effective().is_root(), "install writes to directories of root: run it as root");
     let shipped = shipped::Shipped::read()?;
     let source = Source::find(&options.release, &shipped)?;
-    let binary =
-        std::fs::read(&source.binary).with_context(|| format!("could not read {}", source.binary.display()))?;
-    ensure!(binary.starts_with(b"\x7fELF"), "{} is no program", source.binary.display());
-    let bin_dirs = bin_dirs(options.bin_dir.as_deref(), &shipped)?;
-    let links = bin_dirs.iter().map(|directory| links::plan(directory, source.components.keys(), options.replace));
-    let links: Vec<_> = links.collect::<Result<_>>()?;
+    let binary = &source.binary;
+    // One generation serves them all, and only programs of its release can use it.
+    let mut bin_dirs = installed_in(None)?;
+    if let Some(said) = &options.bin_dir {
+        let said = absolute(said)?;
+        if shipped.bin_dirs().next().is_none() {
+            bin_dirs.clear();
+        }
+        if !bin_dirs.contains(&said) {
+            bin_dirs.push(said);
+        }
+    }
+    let mut notes = source.notes;
+    let mut links = Vec::new();
+    for directory in &bin_dirs {
+        let plugins = source.components.keys().filter(|plugin| {
+            // What the release before did not have must not stand in the way of all that it had.
+            let is_new = !shipped.is_empty() && shipped.digest(plugin).is_none() && !options.replace;
+            let leaves = is_new && links::is_taken(directory, plugin);
+            if leaves {
+                notes.push(format!(
+                    "{} is another program: the new plugin {plugin:?} does not take its place; to have it so run: sandwirectl install --replace",
+                    directory.join(plugin).display()
+                ));
+            }
+            !leaves
+        });
+        links.push(links::plan(directory, plugins, options.replace)?);
+    }
 
     let mut changes = Vec::new();
     let bins = bin_dirs.iter().map(|directory| (directory.as_path(), 0o755));
-    for (path, mode) in bins.chain([
-        (Path::new(paths::PLUGINS), 0o755),
-        (Path::new("/etc/sandwire"), 0o755),
-        (Path::new(paths::STATE), 0o755),
-        (Path::new(paths::GENERATIONS), 0o755),
-        (Path::new(paths::LEASE_INDEX), 0o700),
-        (Path::new(paths::NOTES), 0o700),
-        (Path::new(paths::LEASES), 0o755),
-        (Path::new(paths::JOURNAL), 0o700),
-    ]) {
+    for (path, mode) in bins.chain(DIRECTORIES.map(|(path, mode)| (Path::new(path), mode))) {
         if files::make_dir(path, mode)? {
             changes.push(format!("made {}", path.display()));
         }
     }
-    let mut notes = Vec::new();
     install_components(&source.components, &shipped, &mut changes, &mut notes)?;
     install_policy(&source.components, &shipped, &mut changes, &mut notes)?;
     // Last: an install that was interrupted before still knows what was shipped when the policy was written.
-    shipped.write(&source.components, &binary, &bin_dirs)?;
+    shipped.write(&source.components, binary, &bin_dirs)?;
 
     let applied = apply::apply(output)?;
 
     for (directory, links) in bin_dirs.iter().zip(links) {
         let target = directory.join(BINARY);
-        if files::replace(&target, &binary, 0o755)? {
+        if files::replace(&target, binary, 0o755)? {
             changes.push(format!("installed {}", target.display()));
         }
         links.make(&mut changes)?;
@@ -110,19 +135,22 @@ pub(crate) fn install(output: &Output, options: &Options) -> Result<bool> {
     apply::report(output, &applied)
 }
 
+fn absolute(directory: &Path) -> Result<PathBuf> {
+    std::path::absolute(directory).with_context(|| format!("{} is no directory", directory.display()))
+}
+
 /// The directories of CNI plugins: the one that is said, or else those that have our program, or else the usual one.
-fn bin_dirs(said: Option<&Path>, shipped: &shipped::Shipped) -> Result<Vec<PathBuf>> {
+pub(crate) fn installed_in(said: Option<&Path>) -> Result<Vec<PathBuf>> {
     if let Some(said) = said {
-        let directory = std::path::absolute(said).with_context(|| format!("{} is no directory", said.display()))?;
-        return Ok(vec![directory]);
+        return Ok(vec![absolute(said)?]);
     }
-    let present: Vec<PathBuf> = shipped.bin_dirs().map(Path::to_owned).collect();
+    let present: Vec<PathBuf> = shipped::Shipped::read()?.bin_dirs().map(Path::to_owned).collect();
     Ok(if present.is_empty() { vec![PathBuf::from(paths::BIN_DIR)] } else { present })
 }
 
-/// As [`bin_dirs`], for who looks at an installation.
-pub(crate) fn installed_in(said: Option<&Path>) -> Result<Vec<PathBuf>> {
-    bin_dirs(said, &shipped::Shipped::read()?)
+/// Whether a program is not the one that was installed there. None when nothing is known of it.
+pub(crate) fn is_changed(program: &Path) -> Result<Option<bool>> {
+    Ok(shipped::Shipped::read()?.is_changed(program))
 }
 
 /// Puts components in their directory, but never over one that the operator put there.
@@ -151,7 +179,8 @@ fn install_components(
     Ok(())
 }
 
-/// Writes the first policy, or pins new releases of shipped components in the one that is there. Nothing else of it is changed.
+/// Writes the first policy, or brings the one that is there up to date: new releases of shipped components are pinned, and plugins that
+/// no release before had get their entry, as on a fresh node. Nothing else of it is changed.
 fn install_policy(
     components: &BTreeMap<String, Shipment>,
     shipped: &shipped::Shipped,
@@ -170,9 +199,19 @@ fn install_policy(
     let text = files::read_trusted(path)?;
     let present = policy::parse(&text)?;
     let mut digests = BTreeMap::new();
+    let (mut new, mut added) = (Vec::new(), String::new());
     for (plugin, shipment) in components {
-        let Some(pinned) = present.digest(plugin) else { continue };
         let installed = digest_of(plugin)?;
+        let Some(pinned) = present.digest(plugin) else {
+            // One that was shipped before has no entry because the operator took it away. Its link is made all the same: without
+            // an entry configurations that name it fail, also where a native plugin did their work.
+            let is_new = !shipped.is_empty() && shipped.digest(plugin).is_none() && installed == shipment.digest;
+            if let Some(text) = entry(plugin, &installed).filter(|_| is_new) {
+                new.push(plugin);
+                added.push_str(&text);
+            }
+            continue;
+        };
         if pinned == installed {
             continue;
         }
@@ -183,7 +222,23 @@ fn install_policy(
             notes.push(format!("policy: [plugins.{plugin}] stays pinned to {pinned}, as you wrote it; the installed component is {installed}"));
         }
     }
-    let changed = present.with_digests(&text, &digests);
+    let mut changed = present.with_digests(&text, &digests);
+    // A new entry may speak of what the operator took away, such as an agent.
+    match policy::parse(&(changed.clone() + &added)) {
+        Ok(_) => {
+            changed.push_str(&added);
+            changes.extend(
+                new.iter().map(|plugin| format!("policy: {} was added, it is new in this release", header(plugin))),
+            );
+        }
+        Err(error) => notes.extend(new.iter().map(|plugin| {
+            format!(
+                "policy: {} was not added: {error:#}; its lines: sandwirectl inspect {}",
+                header(plugin),
+                component_path(plugin).display()
+            )
+        })),
+    }
     files::replace(path, changed.as_bytes(), 0o644)?;
     Ok(())
 }

@@ -34,6 +34,11 @@ impl Shipped {
         Ok(shipped)
     }
 
+    /// Whether nothing is known to have been shipped.
+    pub(super) fn is_empty(&self) -> bool {
+        self.components.is_empty()
+    }
+
     /// What was shipped for `plugin`.
     pub(super) fn digest(&self, plugin: &str) -> Option<&str> {
         self.components.get(plugin).map(String::as_str)
@@ -50,23 +55,39 @@ impl Shipped {
     }
 
     /// A program of ours that is as it was installed.
-    pub(super) fn program(&self) -> Option<&Path> {
-        let whole = |(path, digest): &(&PathBuf, &String)| {
-            std::fs::read(path).is_ok_and(|bytes| &component::digest(&bytes) == *digest)
-        };
-        self.programs.iter().find(whole).map(|(path, _)| path.as_path())
+    pub(super) fn program(&self) -> Option<Vec<u8>> {
+        self.programs
+            .iter()
+            .find_map(|(path, digest)| std::fs::read(path).ok().filter(|bytes| &component::digest(bytes) == digest))
     }
 
-    /// Writes the list anew: these components, and this program in these directories beside those that have it already. For
+    /// Whether a program is another than the one that was installed there.
+    pub(super) fn is_changed(&self, program: &Path) -> Option<bool> {
+        let digest = self.programs.get(program)?;
+        Some(std::fs::read(program).is_ok_and(|bytes| &component::digest(&bytes) != digest))
+    }
+
+    /// Writes the list anew: these components beside those that were there, and this program in these directories. For
     /// `sha256sum -c` too.
     pub(super) fn write(&self, components: &BTreeMap<String, Shipment>, program: &[u8], to: &[PathBuf]) -> Result<()> {
-        let components =
-            components.iter().map(|(plugin, shipment)| (format!("{plugin}.wasm"), shipment.digest.clone()));
         let digest = component::digest(program);
-        let mut programs = self.programs.clone();
-        programs.retain(|path, _| path.exists());
-        programs.extend(to.iter().map(|directory| (directory.join(BINARY), digest.clone())));
-        let programs = programs.into_iter().map(|(path, digest)| (path.display().to_string(), digest));
+        let mut list = Self {
+            components: self.components.clone(),
+            programs: to.iter().map(|directory| (directory.join(BINARY), digest.clone())).collect(),
+        };
+        list.components.extend(components.iter().map(|(plugin, shipment)| (plugin.clone(), shipment.digest.clone())));
+        list.save()
+    }
+
+    /// Writes the list without the program of a directory.
+    pub(super) fn without(mut self, directory: &Path) -> Result<()> {
+        self.programs.remove(&directory.join(BINARY));
+        self.save()
+    }
+
+    fn save(&self) -> Result<()> {
+        let components = self.components.iter().map(|(plugin, digest)| (format!("{plugin}.wasm"), digest));
+        let programs = self.programs.iter().map(|(path, digest)| (path.display().to_string(), digest));
         let text: String = components
             .chain(programs)
             .map(|(file, digest)| format!("{}  {file}\n", digest.trim_start_matches("sha256:")))

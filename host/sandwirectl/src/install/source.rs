@@ -2,9 +2,12 @@
 
 use super::BINARY;
 use super::shipped::Shipped;
+use crate::apply::{self, component_path};
 use crate::component;
-use anyhow::{Context, Result, bail, ensure};
-use sandwire_policy::paths;
+use crate::generation::Generation;
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use sandwire_policy::{check_plugin, paths};
+use sandwire_runtime::engine::WASMTIME_VERSION;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -24,9 +27,12 @@ pub(crate) struct Release {
 
 /// What it has.
 pub(crate) struct Source {
-    pub(crate) binary: PathBuf,
-    /// By plugin, with the digest.
+    /// The CNI binary.
+    pub(crate) binary: Vec<u8>,
+    /// By plugin.
     pub(crate) components: BTreeMap<String, Shipment>,
+    /// What an operator should know of it.
+    pub(super) notes: Vec<String>,
 }
 
 /// One component as it comes.
@@ -36,7 +42,7 @@ pub(crate) struct Shipment {
 }
 
 impl Source {
-    /// What there is without an installation.
+    /// What there is: of a release, or else what is installed.
     pub(crate) fn at_hand(release: &Release) -> Result<Self> {
         Self::find(release, &Shipped::read()?)
     }
@@ -49,39 +55,72 @@ impl Source {
                 tool.parent().map(Path::to_owned).context("sandwirectl is in no directory")?
             }
         };
-        let said = release.from.is_some();
-        let mut binary = release.binary.clone().unwrap_or_else(|| from.join(BINARY));
-        let mut folder = release.components.clone().unwrap_or_else(|| from.join("plugins"));
-        // Without a release at hand what is installed is mended from itself, as far as it is whole.
-        if let Some(program) = shipped.program().filter(|_| !said && release.binary.is_none() && !binary.is_file()) {
-            binary = program.to_owned();
-        }
-        let mends = !said && release.components.is_none() && !folder.is_dir() && Path::new(paths::PLUGINS).is_dir();
-        if mends {
-            folder = PathBuf::from(paths::PLUGINS);
+        let path = release.binary.clone().unwrap_or_else(|| from.join(BINARY));
+        let folder = release.components.clone().unwrap_or_else(|| from.join("plugins"));
+        let nothing_said = release.from.is_none() && release.binary.is_none() && release.components.is_none();
+        if nothing_said && !path.is_file() && !folder.is_dir() && !shipped.is_empty() {
+            return Self::installed(shipped);
         }
         ensure!(
-            binary.is_file(),
+            path.is_file(),
             "{} is missing: name the directory that has it with --from, or the file with --binary",
-            binary.display()
+            path.display()
         );
-        let entries = std::fs::read_dir(&folder).with_context(|| {
-            format!("could not read {}: name the directory that has plugins/*.wasm with --from, or that of the components with --components", folder.display())
-        })?;
-        let mut components = BTreeMap::new();
-        for entry in entries {
-            let path = entry.with_context(|| format!("could not read {}", folder.display()))?.path();
-            let Some(plugin) = path.file_name().and_then(|name| name.to_str()?.strip_suffix(".wasm")) else { continue };
-            let bytes = component::read(&path)?;
-            if mends && shipped.digest(plugin) != Some(component::digest(&bytes).as_str()) {
-                continue;
-            }
-            component::surface(&bytes).with_context(|| format!("{} can't be installed", path.display()))?;
-            components.insert(plugin.to_owned(), Shipment { digest: component::digest(&bytes), bytes });
-        }
+        let binary = std::fs::read(&path).with_context(|| format!("could not read {}", path.display()))?;
+        ensure!(binary.starts_with(b"\x7fELF"), "{} is no program", path.display());
+        let components = read(&folder)?;
         if components.is_empty() {
             bail!("there is no *.wasm in {}", folder.display());
         }
-        Ok(Self { binary, components })
+        Ok(Self { binary, components, notes: Vec::new() })
     }
+
+    /// Without a release at hand an installation of this tool's own release is mended from itself, as far as it is whole. Another
+    /// one's program could not run what this tool compiles.
+    fn installed(shipped: &Shipped) -> Result<Self> {
+        let active = Generation::active()?.map(|active| active.about()).transpose()?;
+        let is_own = active.is_some_and(|about| {
+            about.sandwire == env!("CARGO_PKG_VERSION")
+                && about.wasmtime == WASMTIME_VERSION
+                && apply::engine_sum().is_ok_and(|sum| sum == about.engine)
+        });
+        ensure!(
+            is_own,
+            "what is installed is not of this release: name the directory that has the release with --from"
+        );
+        let Some(binary) = shipped.program() else {
+            bail!(
+                "no program of those that were installed is whole: name the directory that has the release with --from"
+            )
+        };
+        let mut components = read(Path::new(paths::PLUGINS))?;
+        components.retain(|plugin, shipment| shipped.digest(plugin) == Some(&shipment.digest));
+        let broken = shipped.plugins().filter(|plugin| !components.contains_key(*plugin));
+        let notes = broken.map(|plugin| {
+            format!(
+                "{} is missing or not as it was installed: to have it again name the directory that has the release with --from",
+                component_path(plugin).display()
+            )
+        });
+        let notes = notes.collect();
+        Ok(Self { binary, components, notes })
+    }
+}
+
+/// The components of a directory.
+fn read(folder: &Path) -> Result<BTreeMap<String, Shipment>> {
+    let entries = std::fs::read_dir(folder).with_context(|| {
+        format!("could not read {}: name the directory that has plugins/*.wasm with --from, or that of the components with --components", folder.display())
+    })?;
+    let mut components = BTreeMap::new();
+    for entry in entries {
+        let path = entry.with_context(|| format!("could not read {}", folder.display()))?.path();
+        let Some(plugin) = path.file_name().and_then(|name| name.to_str()?.strip_suffix(".wasm")) else { continue };
+        // Its name becomes that of a link beside the program.
+        check_plugin(plugin).map_err(|why| anyhow!("{} can't name a plugin: {why}", path.display()))?;
+        let bytes = component::read(&path)?;
+        component::surface(&bytes).with_context(|| format!("{} can't be installed", path.display()))?;
+        components.insert(plugin.to_owned(), Shipment { digest: component::digest(&bytes), bytes });
+    }
+    Ok(components)
 }

@@ -1,7 +1,7 @@
 //! Taking it all away again, except what is the operator's and what living pods need.
 
 use super::links::{KEPT, is_ours};
-use super::{BINARY, bin_dirs, shipped};
+use super::{BINARY, installed_in, shipped};
 use crate::apply::component_path;
 use crate::component;
 use crate::files;
@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 /// What to remove.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
-    /// Directory of CNI plugins [default: each that Sandwire was installed to]
+    /// Only take it out of this directory of CNI plugins; what others need too stays [default: all that Sandwire was installed to]
     #[arg(long, value_name = "DIR")]
     bin_dir: Option<PathBuf>,
     /// Also remove the policy, the operator's own components and notes of plugins (leases stay: native host-local reads them)
@@ -48,8 +48,14 @@ pub(crate) fn uninstall(output: &Output, options: &Options) -> Result<bool> {
         firewall::remove(&mut changes)?;
     }
     let shipped = shipped::Shipped::read()?;
-    for directory in bin_dirs(options.bin_dir.as_deref(), &shipped)? {
-        unlink(&directory, &mut changes)?;
+    let directories = installed_in(options.bin_dir.as_deref())?;
+    for directory in &directories {
+        unlink(directory, &mut changes)?;
+    }
+    // What directories share stays as long as one has the program.
+    if shipped.bin_dirs().any(|other| !directories.iter().any(|directory| directory == other)) {
+        directories.first().map_or(Ok(()), |directory| shipped.without(directory))?;
+        return told(output, changes);
     }
     for plugin in shipped.plugins() {
         let path = component_path(plugin);
@@ -73,6 +79,10 @@ pub(crate) fn uninstall(output: &Output, options: &Options) -> Result<bool> {
             changes.push(format!("removed {path}"));
         }
     }
+    told(output, changes)
+}
+
+fn told(output: &Output, changes: Vec<String>) -> Result<bool> {
     if output.json {
         output.json(&Removed { changes })?;
     } else if changes.is_empty() {

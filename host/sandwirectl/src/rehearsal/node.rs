@@ -1,20 +1,24 @@
-//! The node of a rehearsal: namespaces and a root directory of its own. All of it is gone when the process ends.
+//! The node of a rehearsal: a root directory in the namespaces of this process (`apart`), with which it goes.
 
 use super::Content;
 use crate::component;
 use crate::generation::{self, About};
+use crate::install::DIRECTORIES;
 use crate::{files, policy};
-use anyhow::{Context, Result, anyhow, bail};
-use nix::errno::Errno;
-use nix::mount::{MsFlags, mount};
+use anyhow::{Context, Result, anyhow};
+use nix::fcntl::{OFlag, open};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
-use nix::unistd::{Gid, Uid, chdir, chroot};
-use sandwire_policy::paths;
+use nix::sys::stat::Mode;
+use nix::sys::statvfs::{FsFlags, statvfs};
+use nix::unistd::{chdir, chroot};
+use sandwire_policy::{header, paths};
 use sandwire_runtime::engine::{TARGET, WASMTIME_VERSION};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 /// The container's namespace.
 pub(super) const NETNS: &str = "/run/netns/pod";
@@ -26,70 +30,41 @@ const ROOT: &str = "/tmp";
 /// What programs of the machine need to run on the node. Of /usr/lib all but our own directory.
 const PROGRAMS: [&str; 8] = ["/bin", "/sbin", "/lib", "/lib64", "/usr/bin", "/usr/sbin", "/usr/local", "/usr/share"];
 const LIBRARIES: &str = "/usr/lib";
-const SETTINGS: [&str; 8] = [
+const SETTINGS: [&str; 10] = [
     "/etc/alternatives",
     "/etc/group",
+    "/etc/hosts",
     "/etc/iproute2",
     "/etc/ld.so.cache",
     "/etc/nsswitch.conf",
     "/etc/passwd",
     "/etc/protocols",
+    "/etc/resolv.conf",
     "/etc/services",
 ];
-const DEVICES: [&str; 5] = ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"];
+const DEVICES: [&str; 7] =
+    ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty", "/dev/pts"];
 
 /// Proof that this process is on it.
 pub(super) struct Node {
-    pub(super) container: File,
+    /// `None` when it is gone.
+    pub(super) container: Option<File>,
 }
 
 impl Node {
-    /// Makes the node, and makes it this process's.
-    ///
-    /// # Errors
-    /// When this machine does not let its users have namespaces.
+    /// Makes the node, and makes it this process's, which is in namespaces of its own already.
     pub(super) fn enter(content: &Content) -> Result<Self> {
-        namespaces()?;
         root().context("could not make a root directory of its own")?;
         write(content).context("could not fill the node")?;
-        Ok(Self { container: pod().context("could not make the pod's network namespace")? })
+        Ok(Self { container: Some(pod().context("could not make the pod's network namespace")?) })
     }
-}
 
-fn namespaces() -> Result<()> {
-    let (user, group) = (Uid::effective(), Gid::effective());
-    let mut flags = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET;
-    if !user.is_root() {
-        flags |= CloneFlags::CLONE_NEWUSER;
+    /// Takes the pod away without a word to anybody, as a crash does.
+    pub(super) fn end_pod(&mut self) -> Result<()> {
+        self.container = None;
+        umount2(NETNS, MntFlags::MNT_DETACH).context("could not take the pod's network namespace away")?;
+        fs::remove_file(NETNS).with_context(|| format!("could not remove {NETNS}"))
     }
-    separate(flags)?;
-    if !user.is_root() {
-        // Without setgroups a group could be given up, and with it a "no" that a file's mode has for that group.
-        for (file, text) in
-            [("setgroups", "deny".to_owned()), ("uid_map", format!("0 {user} 1")), ("gid_map", format!("0 {group} 1"))]
-        {
-            fs::write(format!("/proc/self/{file}"), text)
-                .with_context(|| format!("could not write /proc/self/{file}"))?;
-        }
-    }
-    Ok(())
-}
-
-fn separate(flags: CloneFlags) -> Result<()> {
-    // Only a process of one thread may (unshare(2)); those that fed the compiler are joined, which the kernel may hear of
-    // a moment later.
-    for _ in 0..100 {
-        match unshare(flags) {
-            Ok(()) => return Ok(()),
-            Err(Errno::EINVAL) => std::thread::sleep(Duration::from_millis(2)),
-            Err(errno @ (Errno::EPERM | Errno::ENOSPC | Errno::EUSERS)) => bail!(
-                "this machine does not let its users make namespaces ({}): run it as root, or allow them: sysctl kernel.unprivileged_userns_clone=1 user.max_user_namespaces=10000; on Ubuntu kernel.apparmor_restrict_unprivileged_userns=0",
-                errno.desc()
-            ),
-            Err(errno) => return Err(errno).context("could not make namespaces"),
-        }
-    }
-    bail!("could not make namespaces: the kernel says that this process has other threads")
 }
 
 fn bind(from: &Path, to: &Path) -> Result<()> {
@@ -110,27 +85,84 @@ fn share(path: &Path) -> Result<()> {
     bind(path, &at)
 }
 
+/// What was shared to be read only: what runs on the node may be root's, and the machine is not its.
+fn read_only(path: &Path) {
+    // In a user namespace the flags that a mount has must stay (mount_namespaces(7)).
+    let kept = statvfs(path).map_or(FsFlags::empty(), |found| found.flags());
+    let mut flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
+    for (has, flag) in [
+        (FsFlags::ST_NOSUID, MsFlags::MS_NOSUID),
+        (FsFlags::ST_NODEV, MsFlags::MS_NODEV),
+        (FsFlags::ST_NOEXEC, MsFlags::MS_NOEXEC),
+        (FsFlags::ST_NOATIME, MsFlags::MS_NOATIME),
+        (FsFlags::ST_NODIRATIME, MsFlags::MS_NODIRATIME),
+        (FsFlags::ST_RELATIME, MsFlags::MS_RELATIME),
+    ] {
+        if kept.contains(has) {
+            flags |= flag;
+        }
+    }
+    // What this does not do, modes still do for who is not root.
+    mount(None::<&str>, path, None::<&str>, flags, None::<&str>).ok();
+}
+
 fn inside(path: &Path) -> PathBuf {
     Path::new(ROOT).join(path.strip_prefix("/").unwrap_or(path))
 }
 
+/// A file system of the kernel's that shows the new namespaces; the machine's where that is not allowed.
+fn kernels(kind: &str, at: &str) -> Result<()> {
+    let inside = inside(Path::new(at));
+    fs::create_dir_all(&inside)?;
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    if mount(Some(kind), &inside, Some(kind), flags, None::<&str>).is_ok() {
+        return Ok(());
+    }
+    bind(Path::new(at), &inside)?;
+    if kind == "sysfs" {
+        read_only(&inside);
+    }
+    Ok(())
+}
+
 fn root() -> Result<()> {
+    let here = std::env::current_dir().ok();
+    let here_open = open(".", OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()).ok();
     mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)?;
     mount(Some("tmpfs"), ROOT, Some("tmpfs"), MsFlags::MS_NOSUID, Some("mode=755"))?;
-    for path in ["/proc", "/sys"].iter().chain(&PROGRAMS).chain(&SETTINGS).chain(&DEVICES) {
+    kernels("proc", "/proc")?;
+    kernels("sysfs", "/sys")?;
+    let libraries = fs::read_dir(LIBRARIES).into_iter().flatten().flatten();
+    let libraries = libraries.filter(|entry| entry.file_name() != "sandwire").map(|entry| entry.path());
+    for path in PROGRAMS.iter().chain(&SETTINGS).map(PathBuf::from).chain(libraries) {
+        share(&path)?;
+        read_only(&inside(&path));
+    }
+    for path in DEVICES {
         share(Path::new(path))?;
     }
-    for entry in fs::read_dir(LIBRARIES).into_iter().flatten().flatten() {
-        if entry.file_name() != "sandwire" {
-            share(&entry.path())?;
-        }
+    for (link, target) in [
+        ("fd", "/proc/self/fd"),
+        ("stdin", "/proc/self/fd/0"),
+        ("stdout", "/proc/self/fd/1"),
+        ("stderr", "/proc/self/fd/2"),
+        ("ptmx", "pts/ptmx"),
+    ] {
+        symlink(target, inside(Path::new("/dev")).join(link))?;
     }
-    for path in ["/etc/cni/net.d", "/var/lib/cni", "/run/netns", "/tmp"] {
+    for path in ["/etc/cni/net.d", "/var/lib/cni", "/run", "/tmp"] {
         fs::create_dir_all(inside(Path::new(path)))?;
     }
+    // The author's own scripts, where they are. Its path may lead through what is covered by now; the descriptor does not.
+    let shared = here.as_deref().zip(here_open).filter(|(here, _)| !inside(here).exists());
+    if let Some((here, open)) = &shared {
+        fs::create_dir_all(inside(here))?;
+        bind(Path::new(&format!("/proc/self/fd/{}", open.as_raw_fd())), &inside(here))?;
+        read_only(&inside(here));
+    }
     chroot(ROOT)?;
-    chdir("/")?;
-    // The kernel forgets a tmpfs with this namespace, and a node has its /run on one.
+    let here = here.filter(|here| here.is_dir()).unwrap_or_else(|| PathBuf::from("/"));
+    chdir(&here)?;
     mount(Some("tmpfs"), "/run", Some("tmpfs"), MsFlags::MS_NOSUID, Some("mode=755"))?;
     fs::create_dir_all("/run/netns")?;
     Ok(())
@@ -138,17 +170,7 @@ fn root() -> Result<()> {
 
 /// Program, links, components, policy and the generation made of them, as `install` leaves them.
 fn write(content: &Content) -> Result<()> {
-    for (path, mode) in [
-        (paths::BIN_DIR, 0o755),
-        (paths::PLUGINS, 0o755),
-        ("/etc/sandwire", 0o755),
-        (paths::STATE, 0o755),
-        (paths::GENERATIONS, 0o755),
-        (paths::LEASE_INDEX, 0o700),
-        (paths::NOTES, 0o700),
-        (paths::LEASES, 0o755),
-        (paths::JOURNAL, 0o700),
-    ] {
+    for (path, mode) in [(paths::BIN_DIR, 0o755)].into_iter().chain(DIRECTORIES) {
         files::make_dir(Path::new(path), mode)?;
     }
     files::write_new(Path::new(NETWORK), &content.network, 0o644)?;
@@ -158,7 +180,7 @@ fn write(content: &Content) -> Result<()> {
     let mut generation = BTreeMap::new();
     for (plugin, (bytes, compiled)) in &content.components {
         let grant = parsed.compile(plugin, WASMTIME_VERSION, TARGET).ok_or_else(|| {
-            anyhow!("the policy has no [plugins.{plugin}]; its lines: sandwirectl inspect {plugin}.wasm")
+            anyhow!("the policy has no {}; its lines: sandwirectl inspect {plugin}.wasm", header(plugin))
         })?;
         generation.insert(grant.compiled.clone(), compiled.clone());
         generation.insert(format!("{plugin}.json"), serde_json::to_vec_pretty(&grant)?);

@@ -2,8 +2,9 @@
 
 use crate::component::{self, Surface};
 use crate::policy;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use sandwire_policy::file::{HEAD, entry};
+use sandwire_policy::{header, paths};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
@@ -13,38 +14,54 @@ use std::path::Path;
 pub(super) fn text(
     file: Option<&Path>,
     components: &BTreeMap<String, Vec<u8>>,
-    own: &[(String, Surface)],
+    own: &BTreeMap<String, Surface>,
 ) -> Result<String> {
     let digests: BTreeMap<String, String> =
         components.iter().map(|(plugin, bytes)| (plugin.clone(), component::digest(bytes))).collect();
-    if let Some(file) = file {
-        let text = std::fs::read_to_string(file).with_context(|| format!("could not read {}", file.display()))?;
-        let parsed = policy::parse(&text).with_context(|| file.display().to_string())?;
-        return Ok(parsed.with_digests(&text, &digests));
-    }
-    let mut text = HEAD.to_owned();
-    for (plugin, digest) in &digests {
-        match own.iter().find(|(name, _)| name == plugin) {
-            Some((_, surface)) => text.push_str(&all_of_it(plugin, digest, surface)),
+    let mut text = match file {
+        Some(file) => given(file, &digests)?,
+        None => HEAD.to_owned(),
+    };
+    let has = policy::parse(&text)?;
+    for (plugin, digest) in digests.iter().filter(|(plugin, _)| has.digest(plugin).is_none()) {
+        match own.get(plugin) {
+            Some(_) if file.is_some() => {}
+            Some(surface) => text.push_str(&all_of_it(plugin, digest, surface)),
             None => text.push_str(&entry(plugin, digest).unwrap_or_default()),
         }
     }
     Ok(text)
 }
 
+/// The author's file: a whole policy, or only the lines that `inspect` proposes.
+fn given(file: &Path, digests: &BTreeMap<String, String>) -> Result<String> {
+    let mut text = std::fs::read_to_string(file).with_context(|| format!("could not read {}", file.display()))?;
+    if !text.lines().any(|line| line.trim_start().starts_with("version")) {
+        text.insert_str(0, "version = 1\n");
+    }
+    // The reader speaks of the file of a node.
+    let parsed = policy::parse(&text)
+        .map_err(|error| anyhow!("{}", format!("{error:#}").replace(paths::POLICY, &file.display().to_string())))?;
+    Ok(parsed.with_digests(&text, digests))
+}
+
 /// All that a component imports, on all links of the node: it has no others than those of the rehearsal.
 fn all_of_it(plugin: &str, digest: &str, surface: &Surface) -> String {
     let wanted = surface.wanted();
     let wants = |names: &[&str]| names.iter().any(|name| wanted.contains_key(*name));
-    let imports: Vec<String> = wanted.keys().filter(|name| *name != "wasi").map(|name| format!("{name:?}")).collect();
-    let mut text = format!("\n[plugins.{plugin}]\ncomponent = {digest:?}\nimports = [{}]\n", imports.join(", "));
+    // What this release does not have can't be granted; the call says so.
+    let known = wanted.keys().filter(|name| *name != "wasi" && component::meaning(name).is_some());
+    let imports: Vec<String> = known.map(|name| format!("{name:?}")).collect();
+    let mut text = format!("\n{}\ncomponent = {digest:?}\nimports = [{}]\n", header(plugin), imports.join(", "));
     for (needed, line) in [
         (wants(&["wasi"]), "wasi = true"),
         (wants(&["host-netns", "shared", "links"]), "links = { use = [\"*\"], change = [\"*\"] }"),
         // Keys of "all" and the like count only when they are written out.
         (wants(&["shared", "sysctl"]), "sysctls = [\"*\", \"ipv4/ip_forward\", \"ipv6/conf/all/forwarding\"]"),
         (wants(&["delegate"]), "delegates = [\"*\"]"),
-        (wants(&["leases"]), "data_dirs = [\"/var/lib/cni/*\"]"),
+        (true, "own_addresses = true"),
+        (wants(&["endpoint"]), "endpoints = [\"bagpipe\"]"),
+        (wants(&["leases", "files"]), "data_dirs = [\"/*\"]"),
     ] {
         if needed {
             // Writing to a string can't fail.

@@ -8,13 +8,17 @@ use sandwire_kernel::linux::LinuxKernel;
 use sandwire_kernel::{Kernel, Netns};
 use sandwire_policy::paths;
 use sandwire_state::journal;
+use serde_json::json;
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::fd::AsFd;
 use std::path::Path;
 
-/// RT_TABLE_MAIN
+/// RT_TABLE_MAIN, RT_TABLE_LOCAL
 const MAIN: u32 = 254;
+const LOCAL: u32 = 255;
+const NODE: &str = "node";
+const POD: &str = "pod ";
 
 /// Whose something is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -31,55 +35,89 @@ pub(super) struct Traces(BTreeSet<(Whose, String)>);
 
 impl Traces {
     pub(super) fn look(node: &Node) -> Result<Self> {
-        let mut lines = BTreeSet::new();
-        let mut kernel = LinuxKernel::open(Some(node.container.as_fd()))?;
-        for (netns, place) in [(Netns::Host, "node"), (Netns::Container, "pod ")] {
-            let links = kernel.links(netns)?;
-            // What is on a bridge is shared as the bridge is.
-            let whose = |kind: &str| if kind == "bridge" { Whose::Shared } else { Whose::Attachment };
-            for link in &links {
-                let up = if link.up { "up" } else { "down" };
-                let master = links.iter().find(|other| Some(other.id.index) == link.master);
-                let on = master.map_or_else(String::new, |master| format!(" on {}", master.name));
-                lines.insert((
-                    whose(&link.kind),
-                    format!("{place} link {} {}{on} {up} mtu {}", link.name, link.kind, link.mtu),
-                ));
-                for address in kernel.addresses(link.id)? {
-                    if !is_kernels(address.address) {
-                        lines.insert((whose(&link.kind), format!("{place} address {} {}", link.name, address.address)));
-                    }
-                }
-            }
-            for info in kernel.routes(netns, Some(MAIN))? {
-                let Some(link) = links.iter().find(|link| Some(link.id) == info.link) else { continue };
-                if is_kernels(info.route.dst) {
-                    continue;
-                }
-                let via = info.route.via.map_or_else(String::new, |via| format!(" via {via}"));
-                lines.insert((whose(&link.kind), format!("{place} route {}{via} dev {}", info.route.dst, link.name)));
-            }
+        let mut traces = Self(BTreeSet::new());
+        let mut kernel = LinuxKernel::open(node.container.as_ref().map(AsFd::as_fd))?;
+        traces.network(&mut kernel, Netns::Host, NODE)?;
+        if node.container.is_some() {
+            traces.network(&mut kernel, Netns::Container, POD)?;
         }
         for holder in kernel.rule_holders()? {
-            lines.insert((Whose::Attachment, format!("node firewall {} for {:?}", holder.text, holder.addresses)));
+            traces.add(Whose::Attachment, format!("{NODE} firewall {} for {:?}", holder.text, holder.addresses));
         }
         for summary in journal::list(Path::new(paths::JOURNAL), None)? {
             let attachment = &summary.attachment;
-            lines.insert((
-                Whose::Attachment,
-                format!("node journal {} {} {}", attachment.network, attachment.container_id, attachment.ifname),
-            ));
+            let what = format!("{} {} {}", attachment.network, attachment.container_id, attachment.ifname);
+            traces.add(Whose::Attachment, format!("{NODE} journal {what}"));
         }
-        for network in fs::read_dir(paths::LEASES).into_iter().flatten().flatten() {
-            for lease in fs::read_dir(network.path()).into_iter().flatten().flatten() {
-                // The lock, and where the next search begins, are of the network.
-                let name = lease.file_name().to_string_lossy().into_owned();
-                if name != "lock" && !name.starts_with("last_reserved_ip") {
-                    lines.insert((Whose::Attachment, format!("node lease {}", lease.path().display())));
+        traces.files(Path::new("/var/lib/cni"));
+        traces.files(Path::new(paths::NOTES));
+        Ok(traces)
+    }
+
+    fn add(&mut self, whose: Whose, line: String) {
+        self.0.insert((whose, line));
+    }
+
+    fn network(&mut self, kernel: &mut LinuxKernel, netns: Netns, place: &str) -> Result<()> {
+        let links = kernel.links(netns)?;
+        // What is on a bridge of the node is shared as the bridge is.
+        let is_shared = |kind: &str| netns == Netns::Host && kind == "bridge";
+        let whose = |kind: &str| if is_shared(kind) { Whose::Shared } else { Whose::Attachment };
+        for link in &links {
+            let kind = if link.loopback { "loopback" } else { link.kind.as_str() };
+            let master = links.iter().find(|other| Some(other.id.index) == link.master);
+            let mut line = format!("{place} link {} {kind}", link.name);
+            if let Some(master) = master {
+                line = format!("{line} on {}", master.name);
+            }
+            line.push_str(if link.up { " up" } else { " down" });
+            line = format!("{line} mtu {}", link.mtu);
+            line.push_str(if link.allmulti { " allmulti" } else { "" });
+            if let Some(alias) = &link.alias {
+                line = format!("{line} alias {alias:?}");
+            }
+            self.add(whose(kind), line);
+            for address in kernel.addresses(link.id)? {
+                if !is_kernels(address.address) {
+                    self.add(whose(kind), format!("{place} address {} {}", link.name, address.address));
                 }
             }
         }
-        Ok(Self(lines))
+        for info in kernel.routes(netns, None)? {
+            let route = &info.route;
+            // The local ones follow the addresses.
+            if route.table == Some(LOCAL) || is_kernels(route.dst) || route.dst.addr().is_multicast() {
+                continue;
+            }
+            let link = links.iter().find(|link| Some(link.id) == info.link);
+            let via = route.via.map_or_else(String::new, |via| format!(" via {via}"));
+            let dev = link.map_or_else(String::new, |link| format!(" dev {}", link.name));
+            let table = route.table.filter(|table| *table != MAIN);
+            let table = table.map_or_else(String::new, |table| format!(" table {table}"));
+            let kind = link.map_or("", |link| link.kind.as_str());
+            self.add(whose(kind), format!("{place} route {}{via}{dev}{table}", route.dst));
+        }
+        Ok(())
+    }
+
+    /// Leases, and whatever plugins keep beside them.
+    fn files(&mut self, directory: &Path) {
+        for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+            let (path, name) = (entry.path(), entry.file_name().to_string_lossy().into_owned());
+            // The lock, and where the next search begins, are of the network; results are this tool's own.
+            if name == "lock" || name.starts_with("last_reserved_ip") || path == Path::new("/var/lib/cni/results") {
+                continue;
+            }
+            match path.is_dir() {
+                true => self.files(&path),
+                false => self.add(Whose::Attachment, format!("{NODE} file {}", path.display())),
+            }
+        }
+    }
+
+    /// What the pod's end does not take away.
+    pub(super) fn of_node(&self) -> Self {
+        Self(self.0.iter().filter(|(_, line)| line.starts_with(NODE)).cloned().collect())
     }
 
     /// What `before` does not have.
@@ -98,20 +136,23 @@ impl Traces {
 
     pub(super) fn show(&self, output: &Output, what: &str) -> Result<()> {
         if output.json {
-            let lines: Vec<&String> = self.0.iter().map(|(_, line)| line).collect();
-            return output.json(&serde_json::json!({ what: lines }));
+            let lines = self.0.iter().map(|(whose, line)| json!({"what": line, "shared": *whose == Whose::Shared}));
+            return output.json(&json!({ what: lines.collect::<Vec<_>>() }));
         }
         if !self.0.is_empty() {
             output.line(format_args!("{what}:"));
         }
         for (whose, line) in &self.0 {
-            output.line(format_args!("  {line}{}", if *whose == Whose::Shared { "   (shared: stays)" } else { "" }));
+            output.line(format_args!("     {line}{}", if *whose == Whose::Shared { "   (shared: stays)" } else { "" }));
         }
         Ok(())
     }
 }
 
-/// fe80:: and its network are on every link that is up.
+/// fe80:: and its network are on every link that is up, and these on lo.
 fn is_kernels(network: IpNet) -> bool {
-    matches!(network, IpNet::V6(network) if network.addr().is_unicast_link_local())
+    match network {
+        IpNet::V4(network) => network.addr().is_loopback(),
+        IpNet::V6(network) => network.addr().is_unicast_link_local() || network.addr().is_loopback(),
+    }
 }

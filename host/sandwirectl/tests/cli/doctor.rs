@@ -47,7 +47,7 @@ fn every_failure_is_named_with_its_remedy() {
             "findmnt -T",
         ),
         (
-            "mount -t tmpfs -o size=4k tmpfs /run/sandwire/journal && chmod 700 /run/sandwire/journal && head -c 4096 /dev/zero > /run/sandwire/journal/.full",
+            "mount -t tmpfs -o size=8k tmpfs /run/sandwire/journal && chmod 700 /run/sandwire/journal && head -c 4096 /dev/zero > /run/sandwire/journal/.full",
             "FAIL  /run/sandwire/journal can be written: its file system is full",
             "df -i",
         ),
@@ -55,6 +55,16 @@ fn every_failure_is_named_with_its_remedy() {
             "sed -i 's/\"links\",//' /etc/sandwire/policy.toml && sandwirectl apply",
             "FAIL  plugin loopback: not granted",
             "imports = [",
+        ),
+        (
+            "chmod 666 /var/lib/sandwire/generations/1/.generation",
+            "FAIL  /var/lib/sandwire/generations/1: its mode 0666",
+            "sandwirectl apply",
+        ),
+        (
+            r#"mkdir -p /etc/cni/net.d; echo '{"name":"n","type":"loopback"}' > /etc/cni/net.d/1.conf; echo '{' > /etc/cni/net.d/2.conf"#,
+            "note  /etc/cni/net.d/2.conf: ",
+            "mend it",
         ),
         ("mkdir -p /etc/cni/net.d; echo '{' > /etc/cni/net.d/1.conf", "FAIL  /etc/cni/net.d/1.conf: ", "mend it"),
         (

@@ -92,6 +92,16 @@ fn what_is_no_component_is_not_installed() {
         let said = desk.install().bad();
         assert!(said.contains("loopback.wasm can't be installed") && said.contains(why), "{said}");
     }
+    for (name, why) in
+        [("sandwire", "it is the host program itself"), ("a b", "use letters, digits"), ("", "use letters")]
+    {
+        desk.ship(&whole);
+        let file = format!("/mnt/from/plugins/{name}.wasm");
+        desk.node.write(&file, whole.clone()).unwrap();
+        let said = desk.install().bad();
+        assert!(said.contains("can't name a plugin: ") && said.contains(why), "{said}");
+        desk.node.sh(&format!("rm '{file}'")).unwrap();
+    }
     desk.node.snapshot().unwrap().assert_unchanged(&before).unwrap();
 }
 
@@ -132,7 +142,12 @@ fn what_is_installed_is_mended_from_itself() {
     desk.node.snapshot().unwrap().assert_unchanged(&healthy).unwrap();
     desk.node.sh(&format!("mkdir /mnt/tool && cp {tool} /mnt/tool/ && printf x >> /opt/cni/bin/sandwire")).unwrap();
     let said = desk.node.sh("! /mnt/tool/sandwirectl install 2>&1").unwrap();
-    assert!(said.contains("/mnt/tool/sandwire is missing"), "{said}");
+    assert!(said.contains("no program of those that were installed is whole"), "{said}");
+    // A generation of another release: what this tool compiles the installed program could not run.
+    let desk = Desk::installed();
+    desk.node.sh(&format!("mkdir /mnt/tool && cp {tool} /mnt/tool/ && rm /opt/cni/bin/loopback && sed -i 's/\"wasmtime\": \"/&0/' /var/lib/sandwire/active/.generation")).unwrap();
+    let said = desk.node.sh("! /mnt/tool/sandwirectl install 2>&1").unwrap();
+    assert!(said.contains("what is installed is not of this release") && said.contains("--from"), "{said}");
 }
 
 #[test]
@@ -146,7 +161,48 @@ fn other_directories_of_plugins_are_remembered() {
     assert!(said.contains("/mnt/cni/loopback: leads to") && said.contains("/opt/cni/bin/loopback: leads to"), "{said}");
     let said = desk.run(&install).good();
     assert!(said.contains("everything was installed already"), "{said}");
+    // One alone, and what both need stays.
+    desk.run(&["uninstall", "--bin-dir", "/mnt/cni"]).good();
+    assert!(!exists(&desk, "/mnt/cni/loopback") && !exists(&desk, "/mnt/cni/sandwire"));
+    let said = desk.run(&["doctor"]).good();
+    assert!(said.contains("/opt/cni/bin/loopback: leads to") && !said.contains("/mnt/cni"), "{said}");
+    // A release goes to all of them, whichever is named.
+    desk.run(&[&install[..], &["--bin-dir", "/mnt/cni"]].concat()).good();
+    desk.node.sh("printf x >> /opt/cni/bin/sandwire").unwrap();
+    let said = desk.run(&["doctor"]).bad();
+    assert!(said.contains("FAIL  /opt/cni/bin/sandwire: it is not the program that sandwirectl installed"), "{said}");
+    desk.run(&[&install[..], &["--bin-dir", "/mnt/cni"]].concat()).good();
+    desk.run(&["doctor"]).good();
     desk.run(&["uninstall"]).good();
     assert!(!exists(&desk, "/mnt/cni/loopback") && !exists(&desk, "/mnt/cni/sandwire"));
     assert!(!exists(&desk, "/opt/cni/bin/loopback") && !exists(&desk, "/opt/cni/bin/sandwire"));
+}
+
+/// A plugin that is new in a release is of use at once; an entry that the operator took away is not.
+#[test]
+fn a_new_plugin_gets_its_entry_and_a_removed_one_does_not() {
+    let desk = Desk::installed();
+    let shipped = sandwire_harness::repository().join("out/plugins/static.wasm");
+    desk.node.write("/mnt/from/plugins/static.wasm", std::fs::read(shipped).unwrap()).unwrap();
+    let before = desk.text(POLICY);
+    let said = desk.install().good();
+    assert!(said.contains("policy: [plugins.static] was added") && said.contains("0 refused"), "{said}");
+    let after = desk.text(POLICY);
+    assert!(after.starts_with(&before) && after.contains("[plugins.static]\ncomponent = \"sha256:"), "{after}");
+    desk.node.write(POLICY, before).unwrap();
+    let said = desk.install().good();
+    assert!(!said.contains("was added") && said.contains("static.wasm has no entry"), "{said}");
+    assert!(!desk.text(POLICY).contains("[plugins.static]"));
+}
+
+/// A native program that has the name of a new plugin stays, and stands in the way of nothing else.
+#[test]
+fn a_new_plugin_does_not_take_a_native_ones_place() {
+    let desk = Desk::installed();
+    let shipped = sandwire_harness::repository().join("out/plugins/static.wasm");
+    desk.node.write("/mnt/from/plugins/static.wasm", std::fs::read(shipped).unwrap()).unwrap();
+    desk.node.sh("cp /bin/true /opt/cni/bin/static").unwrap();
+    let said = desk.install().good();
+    assert!(said.contains("/opt/cni/bin/static is another program") && said.contains("--replace"), "{said}");
+    desk.node.sh("cmp /bin/true /opt/cni/bin/static && test ! -e /opt/cni/bin/static.native").unwrap();
 }
