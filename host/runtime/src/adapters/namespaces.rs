@@ -5,7 +5,7 @@ use crate::bindings::{container_netns, host_netns, namespaces};
 use crate::guest::Guest;
 use crate::handles::{LinkHandle, NetnsHandle, Right};
 use crate::refusal::{Answer, Refusal};
-use crate::session::bridge_of_vlan_port;
+use crate::session::{bridge_of_vlan_port, is_a_pods_veth};
 use sandwire_cni::Command;
 use sandwire_kernel::{LinkInfo, Netns};
 use wasmtime::component::Resource;
@@ -19,7 +19,8 @@ impl Guest {
             // Who wrote the configuration knows of the link; that it is not there would send the operator looking for it. What
             // takes away goes on without it.
             None if !matches!(session.subject.verb, Command::Del | Command::Gc)
-                && session.given.text().contains(&format!("{:?}", info.name)) =>
+                && session.given.names(&info.name)
+                && !is_a_pods_veth(&info.name) =>
             {
                 let remedy = grant.to_allow(grant.with_master(&info.name));
                 return Err(Refusal::not_granted(format!("use link {:?}", info.name), remedy));

@@ -24,6 +24,8 @@ struct Wants {
     force_address: bool,
     /// The bridge that it names.
     bridge: String,
+    /// The link to ride on that it names.
+    master: String,
     /// Protocol (IPPROTO_*), port of the node, the node's address or none for all of them.
     ports: Vec<(u8, u16, Option<IpAddr>)>,
 }
@@ -44,7 +46,8 @@ impl Wants {
         // What can't be read wants nothing, by itself; the plugin says what is wrong with it.
         let tree = Json::parse(text).unwrap_or(Json::Null);
         let force = tree.get("forceAddress").and_then(|value| value.clone().decode().ok());
-        let bridge = tree.get("bridge").and_then(|value| value.clone().decode().ok()).unwrap_or_default();
+        let text = |key: &str| tree.get(key).and_then(|value| value.clone().decode().ok()).unwrap_or_default();
+        let (bridge, master) = (text("bridge"), text("master"));
         let mappings = match tree.get("runtimeConfig").and_then(|config| config.get("portMappings")) {
             Some(Json::Array(mappings)) => mappings.as_slice(),
             _ => &[],
@@ -55,7 +58,7 @@ impl Wants {
             Some((named?.1, u16::try_from(mapping.host_port).ok()?, address.filter(|ip| !ip.is_unspecified())))
         };
         let ports = mappings.iter().filter_map(|mapping| port(&mapping.clone().decode().ok()?)).collect();
-        Self { force_address: force.unwrap_or_default(), bridge, ports }
+        Self { force_address: force.unwrap_or_default(), bridge, master, ports }
     }
 }
 
@@ -89,6 +92,11 @@ impl Given {
     pub(crate) fn has_bridge(&self, name: &str) -> bool {
         let named = self.wants().bridge.as_str();
         name == if named.is_empty() { "cni0" } else { named }
+    }
+
+    /// Whether it names this link of the node, as a bridge or as what to ride on.
+    pub(crate) fn names(&self, link: &str) -> bool {
+        [&self.wants().bridge, &self.wants().master].into_iter().any(|named| named == link)
     }
 
     /// Whether a foreign address of a bridge may be replaced.

@@ -28,6 +28,12 @@ fn links_of_the_node() {
         }
         bench.stopped("change-link", &json!({"place": "host", "link": link}), 999, "not found").unwrap();
     }
+    // Who wrote the configuration knows of a link that it names; a pod's is nobody's.
+    let named = |link: &str| json!({"link": link, "master": link});
+    let error =
+        bench.stopped("host-link", &named("eth0"), 110, "may not use link \"eth0\": to allow it write").unwrap();
+    assert!(error.text().contains("links = { see = [\"cni0\"], use = [\"eth0\"] }"), "{error:?}");
+    bench.stopped("host-link", &named(&veth), 999, "not found").unwrap();
     let seen = bench.act("list-links", &json!({"place": "host"})).unwrap().error_with(203, "").unwrap();
     assert_eq!(seen.msg, "cni0");
     // To be seen is not to be used.
