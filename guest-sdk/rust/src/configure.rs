@@ -2,7 +2,7 @@
 
 use crate::bindings::imports::sandwire::cni::{configure, types};
 use crate::host::{self, links, namespaces::Link};
-use crate::{CniResult, Failure, OrFail, OrGone, Route};
+use crate::{Call, CniResult, Failure, Ipam, OrFail, OrGone, Route};
 
 /// Whether IPv6 addresses are probed for duplicates (RFC 4862, 5.4) before they can be used, which takes a second or
 /// two. An address manager gives each address once, so most plugins skip it.
@@ -94,11 +94,22 @@ fn wanted(route: &Route, result: &CniResult) -> Result<types::Route, Failure> {
     })
 }
 
+/// DEL of a plugin that gives the container an interface: removes it and has the addresses released, each whatever becomes of the
+/// other. Nothing else of the configuration is asked for: what the interface rode on may be gone.
+///
+/// # Errors
+/// Of both the first.
+pub fn detach(call: &Call, ipam: Result<Ipam, Failure>) -> Result<(), Failure> {
+    let unlinked = remove(call.ifname());
+    let released = ipam.and_then(|ipam| ipam.del(call));
+    unlinked.and(released)
+}
+
 /// Removes the container's interface. The kernel has done it when the namespace is gone, or what the interface rode on.
 ///
 /// # Errors
 /// When it can't be removed.
-pub fn remove(ifname: &str) -> Result<(), Failure> {
+fn remove(ifname: &str) -> Result<(), Failure> {
     let Some(container) = host::container() else { return Ok(()) };
     let context = || ["failed to delete \"", ifname, "\""].concat();
     let Some(link) = container.link(ifname).or_gone().or_fail(context())? else { return Ok(()) };

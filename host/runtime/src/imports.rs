@@ -101,6 +101,12 @@ pub fn wanted(engine: &Engine, component: &Component) -> Vec<String> {
     wanted
 }
 
+/// Of these capabilities the interfaces that this release has and policy does not grant. WASI is granted by a key of its own.
+pub fn missing<'a>(grant: &Grant, wanted: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
+    let is_interface = |name: &str| name != "wasi" && CAPABILITIES.iter().any(|(known, _)| *known == name);
+    wanted.filter(|name| is_interface(name) && !grant.imports.contains(*name)).collect()
+}
+
 /// A component with the interfaces that it imports and policy grants, and nothing else.
 ///
 /// # Errors
@@ -129,12 +135,8 @@ pub(crate) fn link(engine: &Engine, component: &Component, grant: &Grant) -> Res
             continue;
         }
         if !FREE.contains(&name) && !grant.imports.contains(name) {
-            let missing: Vec<String> = wanted(engine, component)
-                .into_iter()
-                .filter(|name| CAPABILITIES.iter().any(|(known, _)| known == name) && name != "wasi")
-                .filter(|name| !grant.imports.contains(name))
-                .collect();
-            let missing: Vec<&str> = missing.iter().map(String::as_str).collect();
+            let wanted = wanted(engine, component);
+            let missing = missing(grant, wanted.iter().map(String::as_str));
             return Err(denied(grant, &missing.join(", "), grant.with_imports(&missing)));
         }
         add(&mut linker, name).map_err(broken)?;

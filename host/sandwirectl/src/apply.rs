@@ -9,6 +9,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use sandwire_policy::file::PolicyFile;
 use sandwire_policy::{Grant, entry, header, paths};
 use sandwire_runtime::engine::{TARGET, WASMTIME_VERSION};
+use sandwire_runtime::imports::missing;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
@@ -187,8 +188,7 @@ pub(crate) fn not_granted(grant: &Grant, surface: &Surface) -> Vec<String> {
     let wanted = surface.wanted();
     let (known, unknown): (Vec<&str>, Vec<&str>) =
         wanted.keys().map(String::as_str).partition(|name| component::meaning(name).is_some());
-    let missing: Vec<&str> =
-        known.iter().copied().filter(|name| *name != "wasi" && !grant.imports.contains(*name)).collect();
+    let missing = missing(grant, known.iter().copied());
     let mut found = Vec::new();
     let mut tell = |names: &str, line: String| {
         let remedy = grant.to_allow(line);

@@ -51,9 +51,7 @@ impl Plugin for Dummy {
     }
 
     fn del(call: &Call) -> Result<(), Failure> {
-        let unlinked = configure::remove(call.ifname());
-        let released = Config::load(call.config_text()).and_then(|config| config.ipam.del(call));
-        unlinked.and(released)
+        configure::detach(call, Config::load(call.config_text()).map(|config| config.ipam))
     }
 }
 

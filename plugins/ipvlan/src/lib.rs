@@ -47,10 +47,8 @@ impl Plugin for Ipvlan {
     }
 
     fn del(call: &Call) -> Result<(), Failure> {
-        // Neither master nor default route is asked for: both may be gone. The reference's DEL fails then.
-        let unlinked = configure::remove(call.ifname());
-        let released = Config::load(call.config_text()).and_then(|config| config.ipam.del(call));
-        unlinked.and(released)
+        // The reference's fails without a default route.
+        configure::detach(call, Config::load(call.config_text()).map(|config| config.ipam))
     }
 }
 

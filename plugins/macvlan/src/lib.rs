@@ -41,13 +41,7 @@ impl Plugin for Macvlan {
     }
 
     fn del(call: &Call) -> Result<(), Failure> {
-        // The master is not asked for: it may be gone, and the macvlan with it.
-        let unlinked = configure::remove(call.ifname());
-        let released = match Config::load(call.config_text()) {
-            Ok(config) => config.ipam.del(call),
-            Err(failure) => Err(failure),
-        };
-        unlinked.and(released)
+        configure::detach(call, Config::load(call.config_text()).map(|config| config.ipam))
     }
 }
 

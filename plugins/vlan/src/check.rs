@@ -2,8 +2,7 @@
 
 use crate::Vlan;
 use crate::config::Config;
-use sandwire_plugin::host::namespaces::LinkInfo;
-use sandwire_plugin::host::{self};
+use sandwire_plugin::host::{self, namespaces::LinkInfo};
 use sandwire_plugin::{Call, Check, Failure, master, verify};
 
 impl Check for Vlan {

@@ -13,7 +13,7 @@ pub(crate) struct Config {
     pub(crate) master: String,
     #[serde(rename = "vlanId")]
     vlan: i64,
-    pub(crate) mtu: i64,
+    mtu: i64,
     pub(crate) link_in_container: bool,
     pub(crate) ipam: Ipam,
     pub(crate) dns: Dns,

@@ -39,10 +39,8 @@ impl Plugin for Vlan {
     }
 
     fn del(call: &Call) -> Result<(), Failure> {
-        // The master is not asked for: it may be gone, and the VLAN with it. The reference's DEL fails then.
-        let unlinked = configure::remove(call.ifname());
-        let released = Config::load(call.config_text()).and_then(|config| config.ipam.del(call));
-        unlinked.and(released)
+        // The reference's fails when the master is gone.
+        configure::detach(call, Config::load(call.config_text()).map(|config| config.ipam))
     }
 }
 

@@ -46,7 +46,10 @@ impl Wants {
         // What can't be read wants nothing, by itself; the plugin says what is wrong with it.
         let tree = Json::parse(text).unwrap_or(Json::Null);
         let force = tree.get("forceAddress").and_then(|value| value.clone().decode().ok());
-        let text = |key: &str| tree.get(key).and_then(|value| value.clone().decode().ok()).unwrap_or_default();
+        let text = |key: &str| match tree.get(key) {
+            Some(Json::String(text)) => text.clone(),
+            _ => String::new(),
+        };
         let (bridge, master) = (text("bridge"), text("master"));
         let mappings = match tree.get("runtimeConfig").and_then(|config| config.get("portMappings")) {
             Some(Json::Array(mappings)) => mappings.as_slice(),

@@ -126,16 +126,18 @@ pub(crate) fn parse_object(text: &str) -> Result<Value, String> {
 
 /// Runs the verb. Whether every plugin succeeded; a plugin's error object is printed as it came.
 pub(crate) fn call(output: &Output, options: &Options) -> Result<bool> {
-    let said = answer(options, Stdio::inherit)?;
+    let mut said = Said::default();
+    let done = answer(options, Stdio::inherit, &mut said);
+    // GC goes on past errors: what came before the one that ends it is told too.
     said.lines.iter().for_each(|line| output.line(line));
-    Ok(said.good)
+    done.map(|()| !said.bad)
 }
 
 /// What came of a verb.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Said {
-    /// Whether every plugin succeeded.
-    pub(crate) good: bool,
+    /// Whether a plugin failed.
+    pub(crate) bad: bool,
     /// What plugins answered, as text: a result, or errors as they were printed.
     pub(crate) lines: Vec<String>,
     /// What plugins said to stderr, where that was to be kept.
@@ -143,7 +145,7 @@ pub(crate) struct Said {
 }
 
 /// Runs the verb, with the plugins' stderr there.
-pub(crate) fn answer(options: &Options, stderr: fn() -> Stdio) -> Result<Said> {
+pub(crate) fn answer(options: &Options, stderr: fn() -> Stdio, said: &mut Said) -> Result<()> {
     let network = Network::read(&options.network)?;
     let key = match options.verb.has_attachment() {
         true => {
@@ -155,16 +157,14 @@ pub(crate) fn answer(options: &Options, stderr: fn() -> Stdio) -> Result<Said> {
         }
         false => None,
     };
-    let said = Said { good: true, lines: Vec::new(), log: String::new() };
     let mut call = Call { options, network: &network, cache: Cache::new(&options.cache_dir), stderr, said };
     match (options.verb, key) {
-        (Verb::Add, Some(key)) => call.add(&key)?,
-        (Verb::Del, Some(key)) => call.del(&key)?,
-        (Verb::Check, Some(key)) => call.check(&key)?,
-        (Verb::Gc, _) => call.gc()?,
-        (verb, _) => call.each(verb)?,
+        (Verb::Add, Some(key)) => call.add(&key),
+        (Verb::Del, Some(key)) => call.del(&key),
+        (Verb::Check, Some(key)) => call.check(&key),
+        (Verb::Gc, _) => call.gc(),
+        (verb, _) => call.each(verb),
     }
-    Ok(call.said)
 }
 
 /// The answer of one plugin.
@@ -179,7 +179,7 @@ struct Call<'a> {
     network: &'a Network,
     cache: Cache,
     stderr: fn() -> Stdio,
-    said: Said,
+    said: &'a mut Said,
 }
 
 impl Call<'_> {
@@ -278,7 +278,7 @@ impl Call<'_> {
     }
 
     fn failed(&mut self, text: &[u8]) {
-        self.said.good = false;
+        self.said.bad = true;
         self.said.lines.push(String::from_utf8_lossy(text).trim_end().to_owned());
     }
 

@@ -68,30 +68,28 @@ pub(crate) fn install(output: &Output, options: &Options) -> Result<bool> {
     let source = Source::find(&options.release, &shipped)?;
     let binary = &source.binary;
     // One generation serves them all, and only programs of its release can use it.
-    let mut bin_dirs = installed_in(None)?;
-    if let Some(said) = &options.bin_dir {
-        let said = absolute(said)?;
-        if shipped.bin_dirs().next().is_none() {
-            bin_dirs.clear();
-        }
-        if !bin_dirs.contains(&said) {
-            bin_dirs.push(said);
-        }
+    let present: Vec<PathBuf> = shipped.bin_dirs().map(Path::to_owned).collect();
+    let mut bin_dirs = present.clone();
+    match options.bin_dir.as_deref().map(absolute).transpose()? {
+        Some(said) if !present.contains(&said) => bin_dirs.push(said),
+        None if present.is_empty() => bin_dirs.push(PathBuf::from(paths::BIN_DIR)),
+        _ => {}
     }
     let mut notes = source.notes;
     let mut links = Vec::new();
     for directory in &bin_dirs {
+        // Where we are installed already, what has a plugin's name (of one that is new, or put there since) is no reason to leave
+        // all the others as they were.
+        let may_pass = present.contains(directory) && !options.replace;
         let plugins = source.components.keys().filter(|plugin| {
-            // What the release before did not have must not stand in the way of all that it had.
-            let is_new = !shipped.is_empty() && shipped.digest(plugin).is_none() && !options.replace;
-            let leaves = is_new && links::is_taken(directory, plugin);
-            if leaves {
+            let passes = may_pass && links::is_taken(directory, plugin);
+            if passes {
                 notes.push(format!(
-                    "{} is another program: the new plugin {plugin:?} does not take its place; to have it so run: sandwirectl install --replace",
+                    "{} is another program: plugin {plugin:?} does not take its place; to have it so run: sandwirectl install --replace",
                     directory.join(plugin).display()
                 ));
             }
-            !leaves
+            !passes
         });
         links.push(links::plan(directory, plugins, options.replace)?);
     }
@@ -203,8 +201,7 @@ fn install_policy(
     for (plugin, shipment) in components {
         let installed = digest_of(plugin)?;
         let Some(pinned) = present.digest(plugin) else {
-            // One that was shipped before has no entry because the operator took it away. Its link is made all the same: without
-            // an entry configurations that name it fail, also where a native plugin did their work.
+            // One that was shipped before has no entry because the operator took it away.
             let is_new = !shipped.is_empty() && shipped.digest(plugin).is_none() && installed == shipment.digest;
             if let Some(text) = entry(plugin, &installed).filter(|_| is_new) {
                 new.push(plugin);
@@ -216,10 +213,13 @@ fn install_policy(
             continue;
         }
         if shipped.digest(plugin) == Some(pinned) && installed == shipment.digest {
-            changes.push(format!("policy: [plugins.{plugin}] is pinned to {installed} now, before: {pinned}"));
+            changes.push(format!("policy: {} is pinned to {installed} now, before: {pinned}", header(plugin)));
             digests.insert(plugin.clone(), installed);
         } else {
-            notes.push(format!("policy: [plugins.{plugin}] stays pinned to {pinned}, as you wrote it; the installed component is {installed}"));
+            notes.push(format!(
+                "policy: {} stays pinned to {pinned}, as you wrote it; the installed component is {installed}",
+                header(plugin)
+            ));
         }
     }
     let mut changed = present.with_digests(&text, &digests);

@@ -79,9 +79,9 @@ impl Shipped {
         list.save()
     }
 
-    /// Writes the list without the program of a directory.
-    pub(super) fn without(mut self, directory: &Path) -> Result<()> {
-        self.programs.remove(&directory.join(BINARY));
+    /// Writes the list without the programs of these directories.
+    pub(super) fn without(mut self, directories: &[PathBuf]) -> Result<()> {
+        self.programs.retain(|program, _| !directories.iter().any(|directory| *program == directory.join(BINARY)));
         self.save()
     }
 

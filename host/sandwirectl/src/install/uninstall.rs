@@ -53,8 +53,14 @@ pub(crate) fn uninstall(output: &Output, options: &Options) -> Result<bool> {
         unlink(directory, &mut changes)?;
     }
     // What directories share stays as long as one has the program.
-    if shipped.bin_dirs().any(|other| !directories.iter().any(|directory| directory == other)) {
-        directories.first().map_or(Ok(()), |directory| shipped.without(directory))?;
+    let others: Vec<String> = shipped
+        .bin_dirs()
+        .filter(|other| !directories.iter().any(|directory| directory == other))
+        .map(|other| other.display().to_string())
+        .collect();
+    if !others.is_empty() {
+        changes.push(format!("kept all else, policy and notes too: {} needs it", others.join(", ")));
+        shipped.without(&directories)?;
         return told(output, changes);
     }
     for plugin in shipped.plugins() {

@@ -197,16 +197,17 @@ impl Rehearsal<'_> {
             self.options.runtime_config.clone(),
         );
         let started = Instant::now();
-        let said = call::answer(&options, Stdio::piped)?;
+        let mut said = call::Said::default();
+        call::answer(&options, Stdio::piped, &mut said)?;
         let took = (started.elapsed().as_secs_f64() * 1e4).round() / 10.0;
         // The host finishes what a plugin's DEL does not; a runtime is content with that, its author is not.
-        let good = said.good && !said.log.contains(FAILED_IN_DEL);
+        let good = !said.bad && !said.log.contains(FAILED_IN_DEL);
         self.good &= good;
         if self.output.json {
             let answers: Vec<Value> = said.lines.iter().filter_map(|line| serde_json::from_str(line).ok()).collect();
             let log: Vec<&str> = said.log.lines().collect();
             self.output.json(&json!({"verb": what, "good": good, "ms": took, "answers": answers, "log": log}))?;
-            return Ok(said.good);
+            return Ok(!said.bad);
         }
         self.output.line(format_args!("{} {what}, {took:.1} ms", if good { "ok  " } else { "FAIL" }));
         for line in said.lines.iter().flat_map(|text| text.lines()).chain(said.log.lines()) {
@@ -215,7 +216,7 @@ impl Rehearsal<'_> {
         if said.lines.iter().any(|line| line.contains(sandwire_policy::paths::POLICY)) {
             self.output.line("     (here that is a file of yours, for --policy)");
         }
-        Ok(said.good)
+        Ok(!said.bad)
     }
 
     fn command(&self, command: &mut Command) -> Result<()> {

@@ -3,8 +3,8 @@
 use crate::component::{self, Surface};
 use crate::policy;
 use anyhow::{Context, Result, anyhow};
-use sandwire_policy::file::{HEAD, entry};
-use sandwire_policy::{header, paths};
+use sandwire_policy::file::{Faults, HEAD, entry};
+use sandwire_policy::header;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
@@ -36,12 +36,21 @@ pub(super) fn text(
 /// The author's file: a whole policy, or only the lines that `inspect` proposes.
 fn given(file: &Path, digests: &BTreeMap<String, String>) -> Result<String> {
     let mut text = std::fs::read_to_string(file).with_context(|| format!("could not read {}", file.display()))?;
-    if !text.lines().any(|line| line.trim_start().starts_with("version")) {
+    let is_whole = text.lines().any(|line| line.trim_start().starts_with("version"));
+    if !is_whole {
         text.insert_str(0, "version = 1\n");
     }
-    // The reader speaks of the file of a node.
-    let parsed = policy::parse(&text)
-        .map_err(|error| anyhow!("{}", format!("{error:#}").replace(paths::POLICY, &file.display().to_string())))?;
+    // The reader speaks of the file of a node, and counts the line that was put before.
+    let parsed = policy::parse(&text).map_err(|error| match error.downcast::<Faults>() {
+        Ok(Faults(faults)) => {
+            let faults = faults.into_iter().map(|fault| {
+                let line = fault.line.saturating_sub(usize::from(!is_whole));
+                format!("{}:{line}: {}", file.display(), fault.text)
+            });
+            anyhow!("{}", faults.collect::<Vec<_>>().join("\n"))
+        }
+        Err(error) => error,
+    })?;
     Ok(parsed.with_digests(&text, digests))
 }
 

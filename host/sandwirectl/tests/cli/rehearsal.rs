@@ -119,6 +119,9 @@ fn a_policy_is_tried_with_it() {
     let (status, said) = author.tries("mine.wasm --network n.conf --policy policy.toml");
     assert!(status == 1 && said.contains("policy.toml:4: no interface is named \"lo\""), "{said}");
     assert!(!said.contains("/etc/sandwire"), "{said}");
+    author.desk.node.sh("sed -i 1d /mnt/release/policy.toml").unwrap();
+    let (status, said) = author.tries("mine.wasm --network n.conf --policy policy.toml");
+    assert!(status == 1 && said.contains("policy.toml:3: no interface is named \"lo\""), "{said}");
 }
 
 /// For programs: one JSON value after another, whatever commands print.
