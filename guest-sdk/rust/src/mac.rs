@@ -20,9 +20,16 @@ pub struct Requested {
 
 /// The reference's order for interfaces: `runtimeConfig.mac`, then `args.cni.mac`, then `MAC` of CNI_ARGS (`arguments`).
 pub fn choose<'a>(runtime: &'a Requested, metadata: &'a Metadata, arguments: Option<&'a str>) -> Option<&'a str> {
-    [runtime.mac.as_str(), metadata.cni.mac.as_str(), arguments.unwrap_or_default()]
-        .into_iter()
-        .find(|mac| !mac.is_empty())
+    first([runtime.mac.as_str(), metadata.cni.mac.as_str(), arguments.unwrap_or_default()])
+}
+
+/// The same for plugins that have a `mac` of their own (macvlan, tap): `runtimeConfig.mac`, then `MAC` of CNI_ARGS, then that.
+pub fn of_interface<'a>(runtime: &'a Requested, arguments: Option<&'a str>, own: &'a str) -> Option<&'a str> {
+    first([runtime.mac.as_str(), arguments.unwrap_or_default(), own])
+}
+
+fn first(macs: [&str; 3]) -> Option<&str> {
+    macs.into_iter().find(|mac| !mac.is_empty())
 }
 
 /// Whether two are the same address, in whatever form: `02:00:5e:10:00:ab`, `02-00-5E-10-00-AB`, `0200.5e10.00ab`.
@@ -48,6 +55,15 @@ mod tests {
         runtime.mac = "02:00:00:00:00:01".into();
         assert_eq!(choose(&runtime, &metadata, args), Some("02:00:00:00:00:01"));
         assert_eq!(choose(&Requested::default(), &Metadata::default(), None), None);
+    }
+
+    #[test]
+    fn the_runtimes_mac_goes_before_arguments_and_the_plugins_own_is_last() {
+        let runtime = Requested { mac: "1".into() };
+        assert_eq!(of_interface(&runtime, Some("2"), "3"), Some("1"));
+        assert_eq!(of_interface(&Requested::default(), Some("2"), "3"), Some("2"));
+        assert_eq!(of_interface(&Requested::default(), Some(""), "3"), Some("3"));
+        assert_eq!(of_interface(&Requested::default(), None, ""), None);
     }
 
     #[test]

@@ -77,6 +77,7 @@ impl Version {
         let oldest = match plugin {
             "bandwidth" => Self::V030,
             "firewall" => Self::V040,
+            "vrf" => Self::V031,
             _ => return all,
         };
         all.iter().position(|version| *version == oldest).and_then(|at| all.get(at..)).unwrap_or(all)
@@ -196,6 +197,7 @@ mod tests {
         assert_eq!(Version::spoken_by("bridge"), Version::ALL);
         assert_eq!(Version::spoken_by("bandwidth"), &Version::ALL[2..]);
         assert_eq!(Version::spoken_by("firewall"), [Version::V040, Version::V100, Version::V110]);
+        assert_eq!(Version::spoken_by("vrf"), &Version::ALL[3..]);
         let error = Version::check("0.2.0", Version::spoken_by("bandwidth")).unwrap_err();
         let details = r#"config is "0.2.0", plugin supports ["0.3.0" "0.3.1" "0.4.0" "1.0.0" "1.1.0"]"#;
         assert_eq!((error.code, error.details.as_str()), (1, details));

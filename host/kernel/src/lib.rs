@@ -55,6 +55,9 @@ pub trait Kernel {
     fn create_virtual(&mut self, _device: &DeviceSpec, _kind: &VirtualKind) -> Outcome<LinkId> {
         Err(KernelError::unsupported("create this kind of link"))
     }
+    /// Makes a tap device in the container that stays when this process ends. `Exists` when the name is taken, `Conflict` for
+    /// a second one.
+    fn create_tap(&mut self, device: &DeviceSpec, tap: &TapSpec) -> Outcome<LinkId>;
     /// Changes what is `Some`.
     fn change_link(&mut self, link: LinkId, changes: &LinkChanges) -> Outcome<()>;
     /// Makes the link a port of `master` (same namespace), or of nothing.
@@ -99,6 +102,15 @@ pub trait Kernel {
     fn routes(&mut self, netns: Netns, table: Option<u32>) -> Outcome<Vec<RouteInfo>>;
     /// The route the kernel would take to `destination`.
     fn lookup_route(&mut self, netns: Netns, destination: std::net::IpAddr) -> Outcome<RouteInfo>;
+    /// Adds a policy rule. `Exists` when there is the same with the same priority.
+    fn add_policy_rule(&mut self, netns: Netns, rule: &PolicyRule) -> Outcome<()>;
+    /// Removes the first that fits; `NotFound` when none does.
+    fn remove_policy_rule(&mut self, netns: Netns, rule: &PolicyRule) -> Outcome<()>;
+    /// The rules of a namespace that lead to a table, of IPv4 and then of IPv6.
+    fn policy_rules(&mut self, netns: Netns) -> Outcome<Vec<PolicyRule>>;
+    /// The lowest number from `first` on of a table that no rule and no route of the namespace has. Until the end of the call
+    /// nobody else who asks, a native sbr included, gets one of this namespace.
+    fn free_table(&mut self, netns: Netns, first: u32) -> Outcome<u32>;
     /// Brings a link into service in one batch: IPv6 enabled if it gets such an address, addresses, up, routes.
     fn configure(&mut self, link: LinkId, addresses: &[AddressSpec], routes: &[RouteSpec]) -> Outcome<()>;
 

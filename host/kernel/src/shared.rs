@@ -1,6 +1,6 @@
 //! What attachments of a node have in common: made sure of, never taken back because one attachment failed or went.
 
-use crate::{AddressSpec, BridgeSpec, DeviceSpec, Kernel, KernelError, LinkChanges, LinkInfo, Mac, Outcome};
+use crate::{AddressSpec, BridgeSpec, DeviceSpec, Kernel, KernelError, LinkChanges, LinkId, LinkInfo, Mac, Outcome};
 use ipnet::IpNet;
 use std::hash::{BuildHasher, Hasher, RandomState};
 
@@ -42,6 +42,20 @@ pub fn check_bridge(kernel: &mut dyn Kernel, device: &DeviceSpec, bridge: &Bridg
     match kernel.link_by_name(device.netns, device.name.as_deref().unwrap_or_default()) {
         Ok(info) => is_as_wanted(&info, bridge),
         Err(KernelError::NotFound(_)) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether a link is a VRF that others are in. `false` when it is gone.
+///
+/// # Errors
+/// The kernel's.
+pub fn is_vrf_in_use(kernel: &mut dyn Kernel, link: LinkId) -> Outcome<bool> {
+    match kernel.link_info(link) {
+        Ok(info) if info.kind == "vrf" => {
+            Ok(kernel.links(link.netns)?.iter().any(|other| other.master == Some(link.index)))
+        }
+        Ok(_) | Err(KernelError::NotFound(_)) => Ok(false),
         Err(error) => Err(error),
     }
 }

@@ -38,6 +38,9 @@ pub struct Grant {
     /// gives to a delegate.
     #[serde(default)]
     pub own_addresses: bool,
+    /// Whether it may make tap devices of the container.
+    #[serde(default)]
+    pub tap: bool,
     /// Patterns of directories that a configuration's `dataDir` may name beside the default.
     pub data_dirs: Vec<String>,
     /// Files it may read: policy's name, or the path itself, to path.

@@ -85,6 +85,7 @@ fn quoted<S: AsRef<str>>(entries: impl IntoIterator<Item = S>) -> String {
 }
 
 #[cfg(test)]
+#[cfg(feature = "file")]
 mod tests {
     use crate::Grant;
 

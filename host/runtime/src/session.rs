@@ -107,13 +107,18 @@ fn makes(undo: &Undo) -> bool {
         | Undo::ReleaseLease { .. }
         | Undo::RemoveAddress { .. }
         | Undo::RemoveRoute { .. }
+        | Undo::RemovePolicyRule { .. }
         | Undo::ClearRules { .. }
         | Undo::ClearLimits { .. }
         | Undo::RemoveNote { .. }
         | Undo::Call { .. }
         | Undo::Delegate { .. }
         | Undo::Shared { .. } => true,
-        Undo::RestoreSysctl { .. } | Undo::RestoreLink { .. } | Undo::MoveLink { .. } | Undo::SetMaster { .. } => false,
+        Undo::RestoreSysctl { .. }
+        | Undo::RestoreLink { .. }
+        | Undo::RestoreRoute { .. }
+        | Undo::MoveLink { .. }
+        | Undo::SetMaster { .. } => false,
     }
 }
 
@@ -394,6 +399,11 @@ impl Session {
     /// Whether the journal has operations of this plugin: an ADD of ours made the attachment.
     pub(crate) fn has_entries(&self, plugin: &str) -> bool {
         self.any_entry(|entry| entry.plugin.rsplit('/').next() == Some(plugin))
+    }
+
+    /// Whether the journal has an operation that is taken back like this.
+    pub(crate) fn has_made(&self, how: impl Fn(&Undo) -> bool) -> bool {
+        self.any_entry(|entry| how(&entry.undo))
     }
 
     /// Whether the journal has firewall rules of this plugin.

@@ -5,7 +5,10 @@ use crate::host_end;
 use crate::refusal::Refusal;
 use crate::session::{Session, netns};
 use sandwire_cni::Command;
-use sandwire_kernel::{Kernel, KernelError, LinkChanges, LinkId, LinkInfo, Netns, RouteSpec, Rule, RuleOwner};
+use sandwire_kernel::{
+    Kernel, KernelError, LinkChanges, LinkId, LinkInfo, Netns, PolicyRule, RouteMode, RouteSpec, Rule, RuleOwner,
+    shared,
+};
 use sandwire_policy::{Endpoint, paths};
 use sandwire_state::journal::{Attachment, Entry, Journal, Side, State, Undo};
 use sandwire_state::{StateError, kv, leases};
@@ -34,6 +37,10 @@ pub(crate) fn sweep(session: &mut Session, which: impl Fn(&Entry) -> bool) -> Ve
         let plugin = entry.plugin.rsplit('/').next().unwrap_or_default();
         let fate = match &entry.undo {
             Undo::ClearRules { .. } if session.subject.verb == Command::Add => rules_as_before(session, &entry),
+            // A gateway is reached by the routes before it: alone it would be refused, and given up.
+            Undo::RestoreRoute { name, .. } if left.iter().any(|fate| matches!(fate, Fate::Failed(_))) => {
+                Fate::Failed(format!("a route of link {name:?} waits for what failed"))
+            }
             undo => take_back(session, plugin, undo),
         };
         let Some(journal) = session.journal() else { break };
@@ -199,11 +206,19 @@ fn in_kernel(session: &mut Session, undo: &Undo) -> Fate {
     }
     // A pod's namespace may be another one by now (a runtime that starts a sandbox again, at the same path), and each counts
     // from 1: what has the index there is some other attachment's. (The node's own are given once in a boot.)
+    let mut kind = String::new();
     if let (Netns::Container, Some((index, name))) = (at, undo.link()) {
         let link = LinkId { netns: at, index };
         // Several settings of one link are asked for once; before a deletion it may have gone with its other end.
         let known = seen.filter(|_| !matches!(undo, Undo::DeleteLink { .. }));
-        let present = known.map_or_else(|| kernel.link_info(link).map(|info| info.name), Ok);
+        let present = known.map_or_else(
+            || {
+                let info = kernel.link_info(link)?;
+                kind = info.kind;
+                Ok(info.name)
+            },
+            Ok,
+        );
         match present {
             Ok(present) if present == name => session.remember_name(link, name),
             Ok(_) | Err(KernelError::NotFound(_)) => return Fate::Undone,
@@ -215,7 +230,13 @@ fn in_kernel(session: &mut Session, undo: &Undo) -> Fate {
     };
     match undo {
         Undo::DeleteLink { name, index: Some(index), .. } if at == Netns::Container => {
-            fate(&format!("deleting link {name:?}"), kernel.delete_link(LinkId { netns: at, index: *index }))
+            let link = LinkId { netns: at, index: *index };
+            let what = format!("deleting link {name:?}");
+            match kind.as_str() == "vrf" && matches!(shared::is_vrf_in_use(kernel, link), Ok(true)) {
+                // Another attachment of the pod is in it: whose DEL is the last takes it away.
+                true => Fate::Undone,
+                false => fate(&what, kernel.delete_link(link)),
+            }
         }
         Undo::DeleteLink { name, index: Some(index), .. } => {
             // Mostly the plugin has removed it, by its other end; asking costs less than a helper that finds nothing.
@@ -236,7 +257,9 @@ fn in_kernel(session: &mut Session, undo: &Undo) -> Fate {
             if ours { fate(&format!("deleting link {name:?}"), kernel.delete_link(info.id)) } else { Fate::Undone }
         }
         // What a namespace had that is gone is no business of the one at its path now, for which others may have set it.
-        Undo::RestoreSysctl { netns: Some(then), .. } if kernel.identity(at).is_some_and(|now| now != *then) => {
+        Undo::RestoreSysctl { netns: Some(then), .. } | Undo::RemovePolicyRule { netns: Some(then), .. }
+            if kernel.identity(at).is_some_and(|now| now != *then) =>
+        {
             Fate::Undone
         }
         Undo::RestoreSysctl { key, value, .. } => {
@@ -300,6 +323,29 @@ fn in_kernel(session: &mut Session, undo: &Undo) -> Fate {
                 kernel.remove_route(LinkId { netns: at, index: *index }, &route),
             ),
             Err(error) => Fate::Failed(format!("the journal has no route: {error}")),
+        },
+        Undo::RestoreRoute { index, name, route, .. } => {
+            let link = LinkId { netns: at, index: *index };
+            match serde_json::from_value::<RouteSpec>(route.clone()) {
+                // Not `Add`: of IPv6 the kernel refuses that when another link has one to the same destination.
+                Ok(route) => match kernel.add_route(link, &route, RouteMode::Append) {
+                    Ok(()) | Err(KernelError::Exists(_) | KernelError::NotFound(_)) => Fate::Undone,
+                    // The link is down by now, or has no address. To fail for it would keep the plugin that made it from its DEL.
+                    Err(KernelError::Invalid(text)) => {
+                        crate::log::note(
+                            "warn",
+                            &format!("link {name:?} of the container can't get a route back: {text}"),
+                        );
+                        Fate::Undone
+                    }
+                    Err(error) => Fate::Failed(format!("giving link {name:?} its route back: {error}")),
+                },
+                Err(error) => Fate::Failed(format!("the journal has no route: {error}")),
+            }
+        }
+        Undo::RemovePolicyRule { rule, .. } => match serde_json::from_value::<PolicyRule>(rule.clone()) {
+            Ok(rule) => fate(&format!("removing {rule}"), kernel.remove_policy_rule(at, &rule)),
+            Err(error) => Fate::Failed(format!("the journal has no policy rule: {error}")),
         },
         Undo::ClearLimits { index, name, output, input, .. } => fate(
             &format!("taking the bandwidth limits from {name:?}"),

@@ -131,7 +131,11 @@ fn open(
     let needs_network = imports::reaches_network(grant);
     let kernel: Option<Box<dyn Kernel + Send>> = match needs_network {
         true => {
-            let needs = Needs { all_sysctls: grant.is_none_or(Grant::reaches_all_sysctls), ..Needs::default() };
+            let needs = Needs {
+                all_sysctls: grant.is_none_or(Grant::reaches_all_sysctls),
+                tap: call.command == Command::Add && grant.is_some_and(|grant| grant.tap),
+                ..Needs::default()
+            };
             let mut kernel =
                 LinuxKernel::open_with(host, container.as_ref().map(AsFd::as_fd), needs).map_err(|e| internal(&e))?;
             kernel.set_interrupted(Deadline::interrupted);

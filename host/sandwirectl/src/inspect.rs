@@ -119,6 +119,7 @@ fn proposal(plugin: &str, digest: &str, wants: &[Capability]) -> String {
             "own_addresses = true",
             "if it decides itself what addresses pods have",
         ),
+        (&["links"], "tap = true", "if it makes tap devices"),
         (&["files"], "files = [\"/etc/resolv.conf\"]", "the files it may read"),
         (&["files", "leases"], "data_dirs = [\"/run/ipam\"]", "directories of leases, or of a file for each pod"),
         (&["endpoint"], "endpoints = [\"agent\"]", "the agents it may call; each has a table:"),

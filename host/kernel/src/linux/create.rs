@@ -80,7 +80,7 @@ fn rest(device: &DeviceSpec, index: u32, is_peer: bool) -> Option<LinkMessage> {
     any.then(|| builder.build())
 }
 
-fn check(device: &DeviceSpec) -> Outcome<()> {
+pub(super) fn check(device: &DeviceSpec) -> Outcome<()> {
     // "eth%d" is the kernel's pattern for the next free number (`dev_alloc_name`): the link would have another name than the one that
     // is asked for, written down and looked for again.
     if let Some(name) = device.name.as_ref().filter(|name| name.contains('%')) {

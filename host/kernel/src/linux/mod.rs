@@ -13,13 +13,16 @@ mod links;
 mod netns;
 pub mod nftables;
 mod routes;
+mod rules;
 mod shaping;
 mod socket;
 mod sysctl;
+mod tap;
 mod wait;
 
 pub use netns::{OwnNetns, open_netns, open_own, same_netns};
 pub use nftables::Nftables;
+pub use tap::DEVICE as TUN;
 
 use crate::*;
 use netns::Namespace;
@@ -37,6 +40,8 @@ pub struct Needs {
     pub container_firewall: bool,
     /// Sysctls of the container beyond those of `ipv4`, `ipv6` and `core`.
     pub all_sysctls: bool,
+    /// A tap device of the container.
+    pub tap: bool,
 }
 
 /// [`Kernel`] on the namespaces of one attachment.
@@ -51,6 +56,8 @@ pub struct LinuxKernel {
     interrupted: fn() -> bool,
     host_firewall: Option<Nftables>,
     container_firewall: Option<Nftables>,
+    /// For the one tap device that was asked for.
+    tun: Option<Result<OwnedFd, String>>,
     /// Whether rules may have been deleted: only then is closing slow.
     rules_deleted: bool,
     /// What the kernel has just said of a link that was made, until anything else is asked of it.
@@ -74,13 +81,16 @@ impl LinuxKernel {
     /// As [`LinuxKernel::open`].
     pub fn open_with(host: OwnNetns, container: Option<BorrowedFd<'_>>, needs: Needs) -> Outcome<Self> {
         let host = Namespace::host(host);
-        let (container, container_firewall) = match container {
+        let (container, (container_firewall, tun)) = match container {
             Some(fd) => {
-                let firewall = || needs.container_firewall.then(Nftables::open).transpose();
-                let (namespace, firewall) = Namespace::visit(&host.fd, fd, needs.all_sysctls, firewall)?;
-                (Some(namespace), firewall)
+                let also = || {
+                    let firewall = needs.container_firewall.then(Nftables::open).transpose()?;
+                    Ok((firewall, needs.tap.then(tap::device)))
+                };
+                let (namespace, also) = Namespace::visit(&host.fd, fd, needs.all_sysctls, also)?;
+                (Some(namespace), also)
             }
-            None => (None, None),
+            None => (None, (None, None)),
         };
         Ok(Self {
             host,
@@ -90,6 +100,7 @@ impl LinuxKernel {
             interrupted: || false,
             host_firewall: None,
             container_firewall,
+            tun,
             rules_deleted: false,
             announced: None,
         })
@@ -243,6 +254,10 @@ impl Kernel for LinuxKernel {
         create::other(self, device, kind)
     }
 
+    fn create_tap(&mut self, device: &DeviceSpec, tap: &TapSpec) -> Outcome<LinkId> {
+        tap::create(self, device, tap)
+    }
+
     fn change_link(&mut self, link: LinkId, changes: &LinkChanges) -> Outcome<()> {
         links::change(self.namespace(link.netns)?, link.index, changes)
     }
@@ -309,6 +324,22 @@ impl Kernel for LinuxKernel {
 
     fn lookup_route(&mut self, netns: Netns, destination: std::net::IpAddr) -> Outcome<RouteInfo> {
         routes::lookup(self.namespace(netns)?, destination)
+    }
+
+    fn add_policy_rule(&mut self, netns: Netns, rule: &PolicyRule) -> Outcome<()> {
+        rules::add(self.namespace(netns)?, rule)
+    }
+
+    fn remove_policy_rule(&mut self, netns: Netns, rule: &PolicyRule) -> Outcome<()> {
+        rules::remove(self.namespace(netns)?, rule)
+    }
+
+    fn policy_rules(&mut self, netns: Netns) -> Outcome<Vec<PolicyRule>> {
+        rules::all(self.namespace(netns)?)
+    }
+
+    fn free_table(&mut self, netns: Netns, first: u32) -> Outcome<u32> {
+        rules::free_table(self.namespace(netns)?, first)
     }
 
     fn configure(&mut self, link: LinkId, addresses: &[AddressSpec], routes: &[RouteSpec]) -> Outcome<()> {

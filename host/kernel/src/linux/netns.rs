@@ -4,7 +4,7 @@ use super::socket::{Refusal, Socket, describe, error_of};
 use super::sysctl::SysctlRoot;
 use crate::{KernelError, Netns, Outcome};
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open};
+use nix::fcntl::{Flock, OFlag, open};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::stat::{Mode, fstat};
 use nix::sys::statfs::{FsType, NSFS_MAGIC, PROC_SUPER_MAGIC, fstatfs};
@@ -131,12 +131,14 @@ pub(crate) struct Namespace {
     /// For the helper that deletes (`delete.rs`), which can't share `route`: both would read each other's answers.
     pub(crate) delete: Option<Socket>,
     pub(crate) sysctl: SysctlRoot,
+    /// Against others who look for a free routing table of it.
+    pub(crate) lock: Option<Flock<OwnedFd>>,
 }
 
 impl Namespace {
     /// The current one. Its further sockets are opened when needed, for the process stays here.
     pub(crate) fn host(OwnNetns { fd, route }: OwnNetns) -> Self {
-        Self { netns: Netns::Host, fd, route, events: None, delete: None, sysctl: SysctlRoot::current() }
+        Self { netns: Netns::Host, fd, route, events: None, delete: None, sysctl: SysctlRoot::current(), lock: None }
     }
 
     /// The container's, and what `also` opens there.
@@ -163,7 +165,7 @@ impl Namespace {
         let (route, events, delete, sysctl, also) = opened?;
         let events = Some(events);
         let delete = Some(delete);
-        Ok((Self { netns: Netns::Container, fd, route, events, delete, sysctl }, also))
+        Ok((Self { netns: Netns::Container, fd, route, events, delete, sysctl, lock: None }, also))
     }
 
     /// The socket for notifications, to be put back.

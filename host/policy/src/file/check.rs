@@ -121,6 +121,7 @@ impl Checker<'_> {
             ("data_dirs", &["leases", "files"], plugin.data_dirs.as_ref().map(Spanned::span)),
             ("files", &["files"], plugin.files.as_ref().map(Spanned::span)),
             ("links", &["host-netns", "shared", "links"], plugin.links.as_ref().map(Spanned::span)),
+            ("tap", &["links"], plugin.tap.as_ref().map(Spanned::span)),
         ] {
             if let Some(at) = at
                 && !needs.iter().any(|interface| imports.contains(*interface))
@@ -172,6 +173,7 @@ impl Checker<'_> {
                 delegates: self.patterns(list(&plugin.delegates), "plugin type", type_pattern),
                 native_delegates,
                 own_addresses: plugin.own_addresses,
+                tap: plugin.tap.is_some_and(Spanned::into_inner),
                 data_dirs: self.patterns(list(&plugin.data_dirs), "directory", absolute),
                 files: self.files(plugin.files),
                 refused: None,

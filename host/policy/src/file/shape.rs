@@ -62,6 +62,8 @@ pub(super) struct Plugin {
     #[serde(default)]
     pub(super) own_addresses: bool,
     #[serde(default)]
+    pub(super) tap: Option<Spanned<bool>>,
+    #[serde(default)]
     pub(super) data_dirs: Option<Spanned<Texts>>,
     #[serde(default)]
     pub(super) files: Option<Spanned<Files>>,

@@ -37,7 +37,7 @@ fn parse(text: &str) -> Result<PolicyFile, Faults> {
 #[test]
 fn mistakes_say_where_and_what_to_write() {
     let plugin = "version = 1\n[plugins.a]\ncomponent = \"DIGEST\"\n";
-    let rows: [(&str, usize, &str); 38] = [
+    let rows: [(&str, usize, &str); 39] = [
         ("", 1, "\"version\" is missing at the top"),
         ("version = 2\n", 1, "version 2 is not known to this release, which reads version 1"),
         ("version = 1\n[tenants]\n", 2, "[tenants] arrives with a later release"),
@@ -63,6 +63,7 @@ fn mistakes_say_where_and_what_to_write() {
             4,
             "sysctls has no effect in [plugins.a] without \"sysctl\" or \"shared\" in its imports",
         ),
+        ("{P}tap = true\n", 4, "tap has no effect in [plugins.a] without \"links\" in its imports"),
         ("{P}endpoints = []\n", 4, "endpoints has no effect in [plugins.a] without \"endpoint\""),
         (
             "{P}imports = [\"endpoint\"]\nendpoints = [\"bagpip\"]\n[endpoints.bagpipe]\naddress = \"http://127.0.0.1:1\"\nallow = [\"GET /\"]\n",

@@ -42,7 +42,8 @@ impl addresses::Host for Guest {
             .map(|info| {
                 let mut extra = vec![("scope".to_owned(), info.scope.to_string())];
                 if let Some(peer) = info.peer {
-                    extra.push(("peer".to_owned(), peer.to_string()));
+                    // As `add` takes it: the prefix is the peer's.
+                    extra.push(("peer".to_owned(), format!("{peer}/{}", info.address.prefix_len())));
                 }
                 types::Address { cidr: info.address.to_string(), no_dad: false, no_prefix_route: false, extra }
             })

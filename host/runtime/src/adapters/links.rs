@@ -7,9 +7,11 @@ use crate::guest::Guest;
 use crate::handles::{LinkHandle, NetnsHandle, Right};
 use crate::host_end;
 use crate::refusal::{Answer, Refusal};
-use crate::session::side;
+use crate::session::{Session, side};
 use sandwire_cni::Command;
-use sandwire_kernel::{DeviceSpec, KernelError, LinkChanges, LinkId, Netns, VirtualKind};
+use sandwire_kernel::{
+    DeviceSpec, Kernel, KernelError, LinkChanges, LinkId, Netns, Outcome, TapSpec, VirtualKind, shared,
+};
 use sandwire_state::journal::Undo;
 use wasmtime::component::{Resource, ResourceTable};
 
@@ -37,12 +39,28 @@ pub(super) fn device(table: &ResourceTable, device: &Device) -> Answer<DeviceSpe
     Ok(spec)
 }
 
+/// Whether the last attachment has left a VRF of the pod: whoever that was may remove it.
+fn is_left_behind(session: &mut Session, link: LinkId) -> Answer<bool> {
+    let verb = session.subject.verb;
+    let kernel = session.kernel()?;
+    let is_vrf = link.netns == Netns::Container && kernel.link_info(link)?.kind == "vrf";
+    Ok(verb == Command::Del && is_vrf && !shared::is_vrf_in_use(kernel, link)?)
+}
+
 pub(super) fn delete_undo(device: &DeviceSpec, index: Option<u32>) -> Undo {
     Undo::DeleteLink { side: side(device.netns), name: device.name.clone().unwrap_or_default(), index }
 }
 
 impl Guest {
     fn create(&mut self, dev: &Device, kind: &VirtualKind) -> Answer<Resource<LinkHandle>> {
+        self.create_by(dev, |kernel, spec| kernel.create_virtual(spec, kind))
+    }
+
+    fn create_by(
+        &mut self,
+        dev: &Device,
+        make: impl FnOnce(&mut (dyn Kernel + Send + 'static), &DeviceSpec) -> Outcome<LinkId>,
+    ) -> Answer<Resource<LinkHandle>> {
         let plugin = self.grant.plugin.clone();
         let spec = device(&self.table, dev)?;
         let Some(name) = spec.name.clone() else {
@@ -52,7 +70,7 @@ impl Guest {
         let id = session.perform(
             &plugin,
             delete_undo(&spec, None),
-            |kernel| kernel.create_virtual(&spec, kind),
+            |kernel| make(kernel, &spec),
             |id| Some(delete_undo(&spec, Some(id.index))),
         )?;
         session.remember_created(id, &name);
@@ -199,8 +217,20 @@ impl links::Host for Guest {
         self.create(&dev, &VirtualKind::Vrf { table })
     }
 
-    fn create_tap(&mut self, _: Device, _: Vec<(String, String)>) -> Answer<Resource<LinkHandle>> {
-        Err(Refusal::unsupported("make tap devices"))
+    fn create_tap(&mut self, dev: Device, options: Vec<(String, String)>) -> Answer<Resource<LinkHandle>> {
+        if !self.grant.tap {
+            return Err(Refusal::not_granted("make tap devices", self.grant.to_allow("tap = true")));
+        }
+        let mut tap = TapSpec::default();
+        for (key, value) in &options {
+            match key.as_str() {
+                "owner" => tap.owner = Some(parse::number(key, value)?),
+                "group" => tap.group = Some(parse::number(key, value)?),
+                "multi-queue" => tap.multi_queue = value == "true" || value == "1",
+                _ => return Err(parse::unknown(key)),
+            }
+        }
+        self.create_by(&dev, |kernel, spec| kernel.create_tap(spec, &tap))
     }
 
     fn change(&mut self, l: Resource<LinkHandle>, c: Changes) -> Answer<()> {
@@ -286,7 +316,10 @@ impl links::Host for Guest {
     }
 
     fn remove(&mut self, l: Resource<LinkHandle>) -> Answer<()> {
-        let link = self.own(&l, "remove")?;
+        let link = parse::link(&self.table, &l, Right::See, "remove")?;
+        if link.right != Right::Change || !is_left_behind(self.session()?, link.id)? {
+            self.own(&l, "remove")?;
+        }
         let session = self.session()?;
         if session.subject.verb == Command::Add && !session.was_created(link.id) {
             return Err(Refusal::denied(format!(

@@ -1,10 +1,10 @@
 //! The host's own parsing of what guests say: every string is checked here before it goes anywhere.
 
-use crate::bindings::types;
+use crate::bindings::{routes, types};
 use crate::handles::{LinkHandle, NetnsHandle, Right};
 use crate::refusal::{Answer, Refusal};
 use ipnet::IpNet;
-use sandwire_kernel::{AddressSpec, Mac, RouteSpec};
+use sandwire_kernel::{AddressSpec, Mac, PolicyRule, RouteSpec};
 use std::net::IpAddr;
 use std::str::FromStr;
 use wasmtime::component::{Resource, ResourceTable};
@@ -62,7 +62,8 @@ pub(crate) fn number<T: FromStr>(key: &str, text: &str) -> Answer<T> {
     text.parse().map_err(|_| Refusal::invalid(format!("{key} = {text:?} is no number in range")))
 }
 
-fn unknown(key: &str) -> Refusal {
+/// Of an option that this release does not have.
+pub(crate) fn unknown(key: &str) -> Refusal {
     Refusal::Guest(types::Error::Unsupported(format!("this release of sandwire does not know the option {key:?}")))
 }
 
@@ -118,6 +119,66 @@ pub(crate) fn route_out(spec: &RouteSpec) -> types::Route {
         scope: spec.scope,
         table: spec.table,
         priority: spec.priority,
+        extra,
+    }
+}
+
+/// A policy rule.
+pub(crate) fn policy_rule(rule: &routes::Rule) -> Answer<PolicyRule> {
+    let prefix =
+        |text: &Option<String>| Ok::<_, Refusal>(text.as_deref().map(cidr).transpose()?.map(|net| net.trunc()));
+    let mut parsed = PolicyRule {
+        src: prefix(&rule.src)?,
+        dst: prefix(&rule.dst)?,
+        table: rule.table,
+        priority: rule.priority,
+        iif: None,
+        oif: None,
+        fwmark: None,
+        not: false,
+    };
+    // The kernel takes it for "not said" and would choose one.
+    if rule.table == 0 {
+        return Err(Refusal::invalid("0 is no routing table"));
+    }
+    for (key, value) in &rule.extra {
+        match key.as_str() {
+            "iif" => parsed.iif = Some(ifname(value)?),
+            "oif" => parsed.oif = Some(ifname(value)?),
+            "fwmark" => parsed.fwmark = Some(mark(key, value)?),
+            "not" => parsed.not = value == "true" || value == "1",
+            _ => return Err(unknown(key)),
+        }
+    }
+    Ok(parsed)
+}
+
+/// "MARK" or "MARK/MASK", hexadecimal with 0x.
+fn mark(key: &str, text: &str) -> Answer<(u32, u32)> {
+    let one = |text: &str| match text.strip_prefix("0x") {
+        Some(digits) if digits.bytes().all(|digit| digit.is_ascii_hexdigit()) => u32::from_str_radix(digits, 16)
+            .map_err(|_| Refusal::invalid(format!("{key} = {text:?} has more than 32 bits"))),
+        _ => number(key, text),
+    };
+    match text.split_once('/') {
+        Some((mark, mask)) => Ok((one(mark)?, one(mask)?)),
+        None => Ok((one(text)?, u32::MAX)),
+    }
+}
+
+/// The same in the other direction.
+pub(crate) fn policy_rule_out(rule: &PolicyRule) -> routes::Rule {
+    let mut extra = Vec::new();
+    let mut put = |key: &str, value: Option<String>| extra.extend(value.map(|value| (key.to_owned(), value)));
+    put("iif", rule.iif.clone());
+    put("oif", rule.oif.clone());
+    put("fwmark", rule.fwmark.map(|(mark, mask)| format!("{mark:#x}/{mask:#x}")));
+    put("not", rule.not.then(|| "true".to_owned()));
+    routes::Rule {
+        src: rule.src.map(|net| net.to_string()),
+        dst: rule.dst.map(|net| net.to_string()),
+        table: rule.table,
+        priority: rule.priority,
         extra,
     }
 }

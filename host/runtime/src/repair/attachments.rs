@@ -208,6 +208,8 @@ pub(super) fn list(entries: &[&Entry]) -> String {
                 format!("a change of link {name}")
             }
             Undo::RemoveAddress { address, name, .. } => format!("address {address} of {name}"),
+            Undo::RestoreRoute { name, .. } => format!("the routes of {name}"),
+            Undo::RemovePolicyRule { .. } => "a policy rule".into(),
             Undo::RemoveRoute { name, .. } => format!("a route by {name}"),
             Undo::ClearLimits { name, .. } => format!("the bandwidth limits of {name}"),
             Undo::ReleaseLease { address: Some(address), .. } => format!("the lease of {address}"),

@@ -157,7 +157,12 @@ impl Session {
             // policy lists them (`linkInContainer`).
             Netns::Container => {
                 let own = info.name == self.subject.attachment.ifname || info.loopback || self.in_journal(info);
-                let other = || if matches_any(&grant.links.use_, &info.name) { Right::Use } else { Right::See };
+                let other = || match info.kind.as_str() {
+                    // What several attachments of the pod may be in.
+                    "vrf" if matches_any(&grant.links.change, &info.name) => Right::Change,
+                    _ if matches_any(&grant.links.use_, &info.name) => Right::Use,
+                    _ => Right::See,
+                };
                 Some(if own { Right::Own } else { other() })
             }
             Netns::Host if self.in_journal(info) => Some(Right::Own),

@@ -69,6 +69,7 @@ fn all_of_it(plugin: &str, digest: &str, surface: &Surface) -> String {
         (wants(&["shared", "sysctl"]), "sysctls = [\"*\", \"ipv4/ip_forward\", \"ipv6/conf/all/forwarding\"]"),
         (wants(&["delegate"]), "delegates = [\"*\"]"),
         (true, "own_addresses = true"),
+        (wants(&["links"]), "tap = true"),
         (wants(&["endpoint"]), "endpoints = [\"bagpipe\"]"),
         (wants(&["leases", "files"]), "data_dirs = [\"/*\"]"),
     ] {

@@ -121,6 +121,27 @@ pub enum Undo {
         /// As the kernel room writes it.
         route: serde_json::Value,
     },
+    /// Give back a route that was removed.
+    RestoreRoute {
+        /// Where.
+        side: Side,
+        /// Index of the link.
+        index: u32,
+        /// Name of the link.
+        name: String,
+        /// As the kernel room writes it.
+        route: serde_json::Value,
+    },
+    /// Remove a policy rule that was added.
+    RemovePolicyRule {
+        /// Where.
+        side: Side,
+        /// As the kernel room writes it.
+        rule: serde_json::Value,
+        /// Which namespace it was, as for a sysctl.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        netns: Option<u64>,
+    },
     /// Take bandwidth limits from a link.
     ClearLimits {
         /// Where.
@@ -237,6 +258,8 @@ impl Undo {
             | Self::SetMaster { side, .. }
             | Self::RemoveAddress { side, .. }
             | Self::RemoveRoute { side, .. }
+            | Self::RestoreRoute { side, .. }
+            | Self::RemovePolicyRule { side, .. }
             | Self::ClearLimits { side, .. }
             | Self::ClearRules { side, .. } => Some(*side),
             Self::ReleaseLease { .. }
@@ -257,6 +280,7 @@ impl Undo {
             | Self::SetMaster { index, name, .. }
             | Self::RemoveAddress { index, name, .. }
             | Self::RemoveRoute { index, name, .. }
+            | Self::RestoreRoute { index, name, .. }
             | Self::ClearLimits { index, name, .. } => Some((*index, name)),
             _ => None,
         }

@@ -196,7 +196,7 @@ impl Seen {
             links::create_vxlan(&Device::new(node).named("sw2"), 77, "127.0.0.1", 4789, false),
         );
         self.note("links create-vrf", links::create_vrf(&Device::new(node).named("sw3"), 7777));
-        self.note("links create-tap", links::create_tap(&Device::new(node).named("sw4"), &[]));
+        self.note("links create-tap", links::create_tap(&Device::new(place).named("sw4"), &[]));
         let device = |name| Device::new(node).named(name);
         let parents = links::create_veth(&device("sw9").up(), &device("sw10").up()).ok();
         let made = parents.is_some();
@@ -238,7 +238,8 @@ impl Seen {
         self.note("routes get", routes::get(place, None));
         self.note("routes lookup", routes::lookup(place, "10.78.0.5"));
         self.note("routes remove", routes::remove(inside, &route));
-        let rule = routes::Rule { src: None, dst: None, table: 77, priority: None, extra: Vec::new() };
+        let rule =
+            routes::Rule { src: Some("10.77.0.9/32".into()), dst: None, table: 77, priority: None, extra: Vec::new() };
         self.note("routes add-rule", routes::add_rule(place, &rule));
         self.note("routes get-rules", routes::get_rules(place));
         self.note("routes remove-rule", routes::remove_rule(place, &rule));

@@ -42,6 +42,9 @@ pub(crate) const ACTS: &[(&str, Act)] = &[
     ("delegate-itself", delegate_itself),
     ("retain", retain),
     ("bad-names", bad_names),
+    ("add-rule", add_rule),
+    ("reserve-table", reserve_table),
+    ("make-tap", make_tap),
 ];
 
 fn place(config: &Value) -> Result<Netns, Failure> {
@@ -238,4 +241,26 @@ fn bad_names(_: &Value) -> Result<String, Failure> {
         }
     }
     Err(Failure::new(205, "all refused"))
+}
+
+fn add_rule(config: &Value) -> Result<String, Failure> {
+    let rule = routes::Rule {
+        src: Some(text(config, "from").into()),
+        dst: None,
+        table: 100,
+        priority: Some(1),
+        extra: Vec::new(),
+    };
+    routes::add_rule(&place(config)?, &rule)?;
+    succeeded("add-rule")
+}
+
+fn reserve_table(config: &Value) -> Result<String, Failure> {
+    routes::reserve_table(&place(config)?, 100)?;
+    succeeded("reserve-table")
+}
+
+fn make_tap(config: &Value) -> Result<String, Failure> {
+    links::create_tap(&Device::new(&place(config)?).named("tap0"), &[])?;
+    succeeded("make-tap")
 }

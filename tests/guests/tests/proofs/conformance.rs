@@ -12,6 +12,7 @@ sysctls = ["ipv4/ip_forward"]
 endpoints = ["agent"]
 delegates = ["conformance"]
 own_addresses = true
+tap = true
 files = { allowed = "/etc/hostname" }
 data_dirs = ["/run/cni/*"]
 "#;

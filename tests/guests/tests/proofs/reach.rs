@@ -176,6 +176,30 @@ fn routes_of_the_node() {
 }
 
 /// An address brings a route to its prefix, and makes its own traffic the node's.
+/// A rule of the node decides over everybody's traffic; one of the pod over its own, and goes with a failed ADD.
+#[test]
+fn policy_rules() {
+    let bench = Bench::new("hostile", WIDE, "").unwrap();
+    let node = json!({"place": "host", "from": "0.0.0.0/0"});
+    for act in ["add-rule", "reserve-table"] {
+        bench.stopped(act, &node, 110, "may not change the policy rules of the node").unwrap();
+    }
+    bench.act("add-rule", &json!({"from": "10.9.0.1/32"})).unwrap().error_with(201, "add-rule").unwrap();
+    for (from, why) in [("10.9.0.1", "no address with a prefix length"), ("", "no address with a prefix length")] {
+        bench.stopped("add-rule", &json!({"from": from}), 7, why).unwrap();
+    }
+}
+
+/// Tap devices are a power of their own, and of the pod alone.
+#[test]
+fn tap_devices() {
+    let bench = Bench::new("hostile", WIDE, "").unwrap();
+    bench.stopped("make-tap", &json!({}), 110, "may not make tap devices: to allow it write  tap = true").unwrap();
+    let bench = Bench::new("hostile", &format!("{WIDE}\ntap = true"), "").unwrap();
+    bench.stopped("make-tap", &json!({"place": "host"}), 999, "tap devices of the node").unwrap();
+    bench.act("make-tap", &json!({})).unwrap().error_with(201, "make-tap").unwrap();
+}
+
 #[test]
 fn addresses_of_the_node() {
     let bench = Bench::new("hostile", "", "").unwrap();

@@ -8,6 +8,10 @@ use std::str::FromStr;
 
 use crate::error::KernelError;
 
+mod firewall;
+
+pub use firewall::{FirewallObject, Ingress, PortForward, Rule, RuleHolder, RuleOwner};
+
 /// Which of the two namespaces of an attachment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Netns {
@@ -180,6 +184,17 @@ pub enum VirtualKind {
     },
     /// An intermediate functional block: what is redirected to it comes back after its queueing discipline.
     Ifb,
+}
+
+/// What is special to a tap device.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TapSpec {
+    /// User id that may open it; `None`: who may administer the namespace.
+    pub owner: Option<u32>,
+    /// The same of a group.
+    pub group: Option<u32>,
+    /// Several descriptors may be opened, one for each queue.
+    pub multi_queue: bool,
 }
 
 /// A token bucket.
@@ -373,6 +388,49 @@ pub struct RouteInfo {
     pub link: Option<LinkId>,
 }
 
+/// A policy rule: what it fits is looked up in its table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyRule {
+    /// Source; it or `dst` says of which family the rule is.
+    pub src: Option<IpNet>,
+    /// Destination.
+    pub dst: Option<IpNet>,
+    /// Routing table.
+    pub table: u32,
+    /// The lowest comes first; `None`: before all others but `local`'s.
+    pub priority: Option<u32>,
+    /// Name of the link that it arrived by.
+    pub iif: Option<String>,
+    /// Name of the link that its socket is bound to.
+    pub oif: Option<String>,
+    /// Mark and mask.
+    pub fwmark: Option<(u32, u32)>,
+    /// For all that it does not fit.
+    pub not: bool,
+}
+
+impl PolicyRule {
+    /// What comes from `src` is looked up in `table`.
+    pub fn from(src: IpNet, table: u32) -> Self {
+        Self { src: Some(src), dst: None, table, priority: None, iif: None, oif: None, fwmark: None, not: false }
+    }
+}
+
+impl fmt::Display for PolicyRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.not { "policy rule \"not" } else { "policy rule \"" })?;
+        let space = if self.not { " " } else { "" };
+        match (self.src, self.dst) {
+            (Some(src), None) => write!(f, "{space}from {src}"),
+            (src, Some(dst)) => {
+                write!(f, "{space}from {} to {dst}", src.map_or("all".to_owned(), |src| src.to_string()))
+            }
+            (None, None) => write!(f, "{space}from all"),
+        }?;
+        write!(f, " lookup {}\"", self.table)
+    }
+}
+
 /// Settings of a bridge port.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct BridgePort {
@@ -399,111 +457,4 @@ pub struct PortVlan {
     pub pvid: bool,
     /// Frames leave untagged.
     pub untagged: bool,
-}
-
-/// Whose firewall rules.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RuleOwner {
-    /// Plugin type ("bridge").
-    pub plugin: String,
-    /// Network name.
-    pub network: String,
-    /// CNI_CONTAINERID.
-    pub container_id: String,
-    /// CNI_IFNAME.
-    pub ifname: String,
-}
-
-/// Who has something in our tables: all that can be told from there.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RuleHolder {
-    pub(crate) network: [u8; 8],
-    pub(crate) attachment: [u8; 8],
-    /// "bridge/masquerade, net: mynet, if: eth0, id: 0123", cut where nft's room for it ends.
-    pub text: String,
-    /// Addresses that are masqueraded.
-    pub addresses: Vec<std::net::IpAddr>,
-    /// Ports whose frames are checked.
-    pub ports: Vec<String>,
-}
-
-/// Something of ours in the node's firewall: a table with all that is in it, or one rule in a chain of others.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FirewallObject {
-    /// "inet", "ip", "ip6", "bridge".
-    pub family: &'static str,
-    /// The table.
-    pub table: &'static str,
-    /// Chain and comment of a rule.
-    pub rule: Option<(&'static str, &'static str)>,
-}
-
-impl std::fmt::Display for FirewallObject {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { family, table, rule } = self;
-        match rule {
-            None => write!(f, "table {family} {table}"),
-            Some((chain, comment)) => write!(f, "rule \"{comment}\" of chain {chain} of table {family} {table}"),
-        }
-    }
-}
-
-/// One wanted firewall rule.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Rule {
-    /// Masquerade what leaves from `source` except towards `except` and multicast.
-    Masquerade {
-        /// The container's address.
-        source: IpAddr,
-        /// Destinations that keep the source, normally the network of the address.
-        except: Vec<IpNet>,
-    },
-    /// Drop frames that arrive by the bridge port `port` whose Ethernet source is not `mac`.
-    SpoofCheck {
-        /// Name of the bridge port.
-        port: String,
-        /// The one source that may pass.
-        mac: Mac,
-    },
-    /// Send what arrives for a port of the host to the container.
-    ForwardPort(PortForward),
-    /// Let forwarded traffic of an address through.
-    Forward {
-        /// The container's address.
-        address: IpAddr,
-        /// Who may start it.
-        ingress: Ingress,
-        /// Name of the bridge that limits it.
-        bridge: Option<String>,
-    },
-}
-
-/// A port of the host that is a container's.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PortForward {
-    /// IPPROTO_TCP 6, UDP 17, SCTP 132.
-    pub protocol: u8,
-    /// `None`: every local address.
-    pub host_ip: Option<IpAddr>,
-    /// Port of the host.
-    pub host_port: u16,
-    /// The container's address.
-    pub to: IpAddr,
-    /// The container's port.
-    pub to_port: u16,
-    /// Also masquerade hairpin and localhost traffic.
-    pub masquerade: bool,
-    /// Keys of `firewall.port-forward.extra`.
-    pub extra: Vec<(String, String)>,
-}
-
-/// Who may start traffic to a container.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Ingress {
-    /// Anyone.
-    Open,
-    /// Ports of the same bridge.
-    SameBridge,
-    /// Nobody.
-    Isolated,
 }
