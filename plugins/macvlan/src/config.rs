@@ -48,13 +48,7 @@ impl Config {
     /// kernel picks one.
     pub(crate) fn mac<'a>(&'a self, call: &'a Call) -> Result<Option<&'a str>, Failure> {
         let [argument] = call.args(["MAC"])?;
-        Ok(self.choose(argument))
-    }
-
-    fn choose<'a>(&'a self, argument: Option<&'a str>) -> Option<&'a str> {
-        [self.runtime_config.mac.as_str(), argument.unwrap_or_default(), self.mac.as_str()]
-            .into_iter()
-            .find(|mac| !mac.is_empty())
+        Ok(mac::of_interface(&self.runtime_config, argument, &self.mac))
     }
 }
 
@@ -68,16 +62,7 @@ mod tests {
         assert!(config.master.is_empty() && !config.link_in_container && !config.ipam.is_set());
         assert_eq!(config.mode().unwrap().1, "bridge");
         assert_eq!(config.mtu(1500).unwrap(), None);
-        assert_eq!((config.broadcast_queue, config.choose(None)), (0, None));
-    }
-
-    #[test]
-    fn the_runtimes_mac_goes_first_and_the_configurations_last() {
-        let all = Config::load(r#"{"mac":"3","runtimeConfig":{"mac":"1"},"args":{"cni":{"mac":"4"}}}"#).unwrap();
-        assert_eq!(all.choose(Some("2")), Some("1"));
-        let own = Config::load(r#"{"mac":"3"}"#).unwrap();
-        assert_eq!(own.choose(Some("2")), Some("2"));
-        assert_eq!(own.choose(Some("")), Some("3"));
+        assert_eq!((config.broadcast_queue, config.mac.as_str()), (0, ""));
     }
 
     #[test]

@@ -83,6 +83,21 @@ impl Scenario {
         Self { name: "bandwidth", whose: Whose::Ours, plugin: "bandwidth", ifname: "eth0", config, agent: false }
     }
 
+    /// A rule and a table for the address of an interface that somebody has made, whose routes go there.
+    pub fn sbr() -> Self {
+        let interfaces = json!([{"name": "peer0"}, {"name": "eth0", "sandbox": "/run/netns/pod-a"}]);
+        let config = json!({"cniVersion": "1.1.0", "name": "net", "type": "sbr", "prevResult": {"interfaces": interfaces,
+            "ips": [{"address": "10.1.2.3/24", "gateway": "10.1.2.1", "interface": 1}]}});
+        Self { name: "sbr", whose: Whose::Ours, plugin: "sbr", ifname: "eth0", config, agent: false }
+    }
+
+    /// A tap device with an owner and an address of each family.
+    pub fn tap() -> Self {
+        let config = json!({"cniVersion": "1.1.0", "name": "net", "type": "tap", "owner": 1, "group": 1,
+            "mac": "02:00:00:00:00:01", "ipam": dual_stack()});
+        Self { name: "tap", whose: Whose::Ours, plugin: "tap", ifname: "eth0", config, agent: false }
+    }
+
     /// What has to be there before a call for the pods that exist, as a script: what earlier plugins of a chain make.
     pub fn before(&self) -> &'static str {
         match self.plugin {
@@ -90,6 +105,11 @@ impl Scenario {
             "bandwidth" => {
                 "for pod in a b; do [ ! -e /run/netns/pod-$pod ] ||
                     ip link add veth$pod up type veth peer name eth0 netns pod-$pod; done"
+            }
+            "sbr" => {
+                "for pod in a:3 b:4; do netns=pod-${pod%:*}; [ ! -e /run/netns/$netns ] || {
+                    ip -n $netns link add eth0 up type veth peer name peer0; ip -n $netns link set peer0 up
+                    ip -n $netns addr add 10.1.2.${pod#*:}/24 dev eth0; ip -n $netns route add default via 10.1.2.1; }; done"
             }
             _ => "",
         }

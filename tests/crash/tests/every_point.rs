@@ -59,6 +59,11 @@ every_point! {
     macvlan_add: macvlan Add;
     macvlan_del: macvlan Del;
     macvlan_gc: macvlan Gc;
+    sbr_add: sbr Add;
+    sbr_del: sbr Del;
+    tap_add: tap Add;
+    tap_del: tap Del;
+    tap_gc: tap Gc;
     tuning_add: tuning Add;
     tuning_del: tuning Del;
     tuning_gc: tuning Gc;

@@ -26,7 +26,10 @@ plugins! {
     bandwidth "bandwidth"
     firewall "firewall"
     portmap "portmap"
+    sbr "sbr"
+    tap "tap"
     vlan "vlan"
+    vrf "vrf"
     ipvlan "ipvlan"
     dummy "dummy"
 }

@@ -19,6 +19,7 @@ mod interop;
 mod isolation;
 mod leases;
 mod native_ipam;
+mod pod_routing;
 mod ports;
 mod reboot;
 mod repair;

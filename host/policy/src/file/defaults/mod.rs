@@ -5,7 +5,7 @@
 pub const HEAD: &str = include_str!("head.toml");
 
 /// The plugins with an entry here.
-pub const SHIPPED: [&str; 14] = [
+pub const SHIPPED: [&str; 17] = [
     "bagpipe",
     "bandwidth",
     "bridge",
@@ -17,12 +17,15 @@ pub const SHIPPED: [&str; 14] = [
     "macvlan",
     "portmap",
     "ptp",
+    "sbr",
     "static",
+    "tap",
     "tuning",
     "vlan",
+    "vrf",
 ];
 
-const ENTRIES: [(&str, &str); 14] = [
+const ENTRIES: [(&str, &str); 17] = [
     ("bagpipe", include_str!("bagpipe.toml")),
     ("bandwidth", include_str!("bandwidth.toml")),
     ("bridge", include_str!("bridge.toml")),
@@ -34,9 +37,12 @@ const ENTRIES: [(&str, &str); 14] = [
     ("macvlan", include_str!("macvlan.toml")),
     ("portmap", include_str!("portmap.toml")),
     ("ptp", include_str!("ptp.toml")),
+    ("sbr", include_str!("sbr.toml")),
     ("static", include_str!("static.toml")),
+    ("tap", include_str!("tap.toml")),
     ("tuning", include_str!("tuning.toml")),
     ("vlan", include_str!("vlan.toml")),
+    ("vrf", include_str!("vrf.toml")),
 ];
 
 /// The entry of a shipped plugin, pinned to `digest`; `None` for others.
