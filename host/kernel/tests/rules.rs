@@ -41,6 +41,9 @@ fn rules_of_both_families() {
         // The same once more is the same; without a priority the kernel chooses another one.
         let again = kernel.add_policy_rule(at, &mark);
         assert!(matches!(again, Err(KernelError::Exists(_))), "{again:?}");
+        // What is not given is no wildcard.
+        let wide = kernel.remove_policy_rule(at, &PolicyRule { iif: None, ..mark.clone() });
+        assert!(matches!(wide, Err(KernelError::NotFound(_))), "{wide:?}");
         for rule in &rules {
             kernel.remove_policy_rule(at, rule).unwrap();
             let gone = kernel.remove_policy_rule(at, rule);
@@ -71,13 +74,15 @@ fn a_table_that_nobody_has_is_ours_alone_until_the_end() {
         kernel.add_policy_rule(at, &PolicyRule::from(net("10.1.2.3/32"), 100)).unwrap();
         let route = RouteSpec { table: Some(101), ..RouteSpec::new(net("10.9.0.0/16")) };
         kernel.add_route(pod, &route, RouteMode::Add).unwrap();
-        assert_eq!(kernel.free_table(at, 100).unwrap(), 102);
+        assert_eq!((kernel.free_table(at, 100).unwrap(), kernel.free_table(at, 100).unwrap()), (102, 103));
         assert_eq!(kernel.free_table(at, 0).unwrap(), 1);
         assert_eq!(kernel.free_table(at, 253).unwrap(), 256, "default, main and local are no tables of ours");
         // As a native sbr opens the file of the namespace.
         let path = format!("/proc/self/fd/{}", world.container.as_raw_fd());
         let other = || open(path.as_str(), OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).unwrap();
         assert!(Flock::lock(other(), FlockArg::LockExclusiveNonblock).is_err());
+        kernel.finish();
+        assert!(Flock::lock(other(), FlockArg::LockExclusiveNonblock).is_ok());
     });
 }
 

@@ -6,6 +6,7 @@
 mod forgotten;
 mod given;
 mod reach;
+pub(crate) mod routing;
 
 pub(crate) use given::Given;
 pub(crate) use reach::is_shared;

@@ -32,11 +32,20 @@ pub(crate) fn sweep(session: &mut Session, which: impl Fn(&Entry) -> bool) -> Ve
     let Some(journal) = session.journal() else { return Vec::new() };
     let mut entries: Vec<Entry> = journal.pending().into_iter().filter(|e| which(e)).cloned().collect();
     entries.reverse();
+    let unfinished = journal.uncommitted().into_iter().map(|entry| entry.id).collect::<Vec<_>>();
     let mut left = Vec::new();
     for entry in entries {
         let plugin = entry.plugin.rsplit('/').next().unwrap_or_default();
         let fate = match &entry.undo {
             Undo::ClearRules { .. } if session.subject.verb == Command::Add => rules_as_before(session, &entry),
+            // The interface goes, or another plugin's ADD comes; until then its routes would be in front of others' again.
+            Undo::RestoreRoute { name, .. }
+                if *name == session.subject.attachment.ifname
+                    && entry.state == State::Done
+                    && !unfinished.contains(&entry.id) =>
+            {
+                Fate::Undone
+            }
             // A gateway is reached by the routes before it: alone it would be refused, and given up.
             Undo::RestoreRoute { name, .. } if left.iter().any(|fate| matches!(fate, Fate::Failed(_))) => {
                 Fate::Failed(format!("a route of link {name:?} waits for what failed"))
@@ -253,6 +262,9 @@ fn in_kernel(session: &mut Session, undo: &Undo) -> Fate {
                 Ok(info) => info,
                 Err(error) => return fate(&format!("looking for link {name:?}"), Err(error)),
             };
+            if info.kind == "vrf" && matches!(shared::is_vrf_in_use(kernel, info.id), Ok(true)) {
+                return Fate::Undone;
+            }
             let ours = at == Netns::Container || is_ours_by_name(kernel, &attachment, &info);
             if ours { fate(&format!("deleting link {name:?}"), kernel.delete_link(info.id)) } else { Fate::Undone }
         }

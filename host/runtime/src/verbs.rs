@@ -113,6 +113,13 @@ fn container(call: &Invocation, host: &OwnNetns, needs_network: bool) -> Result<
     Ok(Some(fd))
 }
 
+/// Whether the plugin may make tap devices, or one that policy names as its delegate.
+fn may_make_taps(grant: Option<&Grant>, generation: &Generation) -> bool {
+    let Some(grant) = grant else { return false };
+    let named = grant.delegates.iter().filter(|name| !name.contains(['*', '?']));
+    grant.tap || named.map(|name| generation.grant(name)).any(|of| matches!(of, Ok(Some(delegate)) if delegate.tap))
+}
+
 fn open(
     call: &Invocation,
     plugin: &str,
@@ -129,20 +136,6 @@ fn open(
         ifname: call.ifname.clone(),
     };
     let needs_network = imports::reaches_network(grant);
-    let kernel: Option<Box<dyn Kernel + Send>> = match needs_network {
-        true => {
-            let needs = Needs {
-                all_sysctls: grant.is_none_or(Grant::reaches_all_sysctls),
-                tap: call.command == Command::Add && grant.is_some_and(|grant| grant.tap),
-                ..Needs::default()
-            };
-            let mut kernel =
-                LinuxKernel::open_with(host, container.as_ref().map(AsFd::as_fd), needs).map_err(|e| internal(&e))?;
-            kernel.set_interrupted(Deadline::interrupted);
-            Some(Box::new(kernel))
-        }
-        false => None,
-    };
     let journal = match call.command.has_attachment() {
         true => Some(Journal::open(Path::new(paths::JOURNAL), &attachment).map_err(|e| busy(&deadline, &e))?),
         false => None,
@@ -155,6 +148,21 @@ fn open(
     let native = match orders.are_none() {
         true => None,
         false => Some(NativeRunner::fork(orders, &path, environment)?),
+    };
+    // After that child, which would have copies of what is opened here.
+    let kernel: Option<Box<dyn Kernel + Send>> = match needs_network {
+        true => {
+            let needs = Needs {
+                all_sysctls: grant.is_none_or(Grant::reaches_all_sysctls),
+                tap: call.command == Command::Add && may_make_taps(grant, &generation),
+                ..Needs::default()
+            };
+            let mut kernel =
+                LinuxKernel::open_with(host, container.as_ref().map(AsFd::as_fd), needs).map_err(|e| internal(&e))?;
+            kernel.set_interrupted(Deadline::interrupted);
+            Some(Box::new(kernel))
+        }
+        false => None,
     };
     let allowed = Allowed::of(grant, call, &generation, journal.as_ref(), native.is_some())?;
     confine::files(&allowed)?;

@@ -45,6 +45,8 @@ impl Config {
             let address: IpAddr = text
                 .parse()
                 .map_err(|_| Failure::config(["invalid static gateway IP address: ", text.as_str()].concat()))?;
+            // Go's To4: ::ffff:10.0.0.1 is of IPv4.
+            let address = address.to_canonical();
             let (family, of_family) = match address {
                 IpAddr::V4(_) => ("IPv4", &mut found.v4),
                 IpAddr::V6(_) => ("IPv6", &mut found.v6),

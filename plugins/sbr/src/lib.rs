@@ -85,7 +85,9 @@ impl Check for Sbr {
                 let present = routes::get(&container, Some(rule.table))?;
                 Ok(present.iter().any(|entry| of_family(&entry.route.dst)))
             };
-            if table.is_none() && !leads_somewhere()? {
+            // A single address without a gateway has no route to copy.
+            let has_routes = ip.gateway.is_some() || ip.address.prefix_len() < ip.address.max_prefix_len();
+            if table.is_none() && has_routes && !leads_somewhere()? {
                 return Err(Failure::internal(format!(
                     "what comes from {source} is sent to table {}, which is empty",
                     rule.table

@@ -1,7 +1,8 @@
 //! Making an interface a member, with what the kernel takes from it then.
 
+use sandwire_plugin::host::routes::Entry;
 use sandwire_plugin::host::{addresses, links, routes};
-use sandwire_plugin::{Address, Failure, HostRoute, Link, Netns, OrFail};
+use sandwire_plugin::{Address, Failure, HostError, HostRoute, Link, Netns, OrFail};
 
 /// `RT_TABLE_MAIN`, linux/rtnetlink.h.
 const MAIN: u32 = 254;
@@ -18,8 +19,10 @@ pub(crate) fn add(container: &Netns, vrf: &Link, (name, table): (&str, u32), ifn
     let before = global_addresses(&link).or_fail("failed getting global ipv6 addresses before slaving interface")?;
     let mut present =
         routes::get(container, Some(MAIN)).or_fail(["failed getting all routes for ", ifname].concat())?;
-    // Neither of the link nor of the node: those the kernel makes again.
-    present.retain(|entry| entry.link == ifname && entry.route.scope.unwrap_or(0) == 0);
+    // Not those that the kernel makes again by itself.
+    present.retain(|entry| {
+        entry.link == ifname && entry.route.scope.unwrap_or(0) == 0 && !entry.route.dst.starts_with("fe80:")
+    });
 
     links::set_master(&link, Some(vrf)).or_fail(format!("could not set vrf {name} as master of {ifname}"))?;
 
@@ -30,15 +33,32 @@ pub(crate) fn add(container: &Netns, vrf: &Link, (name, table): (&str, u32), ifn
         addresses::add(&link, &address.no_dad())
             .or_fail(format!("could not restore address {text} to {ifname} @ {name}"))?;
     }
+    // To replace one that the kernel has made again would take another member's: of IPv6 it compares destination and metric, not
+    // the link (`fib6_add_rt2node`), and all have fe80::/64.
+    let there = routes::get(container, Some(table)).or_fail(["failed getting all routes for ", name].concat())?;
+    let is_there = |wanted: &Entry| {
+        there.iter().any(|entry| {
+            (&entry.link, &entry.route.dst, &entry.route.via) == (&wanted.link, &wanted.route.dst, &wanted.route.via)
+        })
+    };
+    present.retain(|entry| !is_there(entry));
     for entry in present {
         let text = entry.route.dst.clone();
         let route = HostRoute { table: Some(table), ..entry.route };
-        routes::replace(&link, &route).or_fail(format!("could not add route '{text}'"))?;
+        // One without a gateway the kernel makes by itself, if only in a moment; another member's it must not replace.
+        let added = match route.via {
+            Some(_) => routes::replace(&link, &route),
+            None => match routes::append(&link, &route) {
+                Err(HostError::Exists(_)) => Ok(()),
+                added => added,
+            },
+        };
+        added.or_fail(format!("could not add route '{text}'"))?;
     }
     Ok(())
 }
 
-fn global_addresses(link: &Link) -> Result<Vec<Address>, sandwire_plugin::HostError> {
+fn global_addresses(link: &Link) -> Result<Vec<Address>, HostError> {
     let mut all = addresses::get(link)?;
     let scope =
         |address: &Address| address.extra.iter().find(|(key, _)| key == "scope").map(|(_, scope)| scope.clone());

@@ -83,10 +83,10 @@ impl Scenario {
         Self { name: "bandwidth", whose: Whose::Ours, plugin: "bandwidth", ifname: "eth0", config, agent: false }
     }
 
-    /// A rule and a table for the address of an interface that somebody has made, whose routes go there.
+    /// A rule for the address of an interface that somebody has made. (Routes that it moves DEL leaves to whose interface it is.)
     pub fn sbr() -> Self {
         let interfaces = json!([{"name": "peer0"}, {"name": "eth0", "sandbox": "/run/netns/pod-a"}]);
-        let config = json!({"cniVersion": "1.1.0", "name": "net", "type": "sbr", "prevResult": {"interfaces": interfaces,
+        let config = json!({"cniVersion": "1.1.0", "name": "net", "type": "sbr", "table": 77, "prevResult": {"interfaces": interfaces,
             "ips": [{"address": "10.1.2.3/24", "gateway": "10.1.2.1", "interface": 1}]}});
         Self { name: "sbr", whose: Whose::Ours, plugin: "sbr", ifname: "eth0", config, agent: false }
     }

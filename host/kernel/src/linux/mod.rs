@@ -57,7 +57,7 @@ pub struct LinuxKernel {
     host_firewall: Option<Nftables>,
     container_firewall: Option<Nftables>,
     /// For the one tap device that was asked for.
-    tun: Option<Result<OwnedFd, String>>,
+    tun: tap::Tun,
     /// Whether rules may have been deleted: only then is closing slow.
     rules_deleted: bool,
     /// What the kernel has just said of a link that was made, until anything else is asked of it.
@@ -85,12 +85,12 @@ impl LinuxKernel {
             Some(fd) => {
                 let also = || {
                     let firewall = needs.container_firewall.then(Nftables::open).transpose()?;
-                    Ok((firewall, needs.tap.then(tap::device)))
+                    Ok((firewall, if needs.tap { tap::Tun::open() } else { tap::Tun::unasked() }))
                 };
                 let (namespace, also) = Namespace::visit(&host.fd, fd, needs.all_sysctls, also)?;
                 (Some(namespace), also)
             }
-            None => (None, (None, None)),
+            None => (None, (None, tap::Tun::unasked())),
         };
         Ok(Self {
             host,
@@ -210,6 +210,10 @@ impl Kernel for LinuxKernel {
     }
 
     fn finish(&mut self) {
+        // Not left to the end of the process: who reads its answer may be slow, and a native delegate has copies of descriptors.
+        for namespace in self.container.iter_mut().chain([&mut self.host]) {
+            namespace.lock = None;
+        }
         if !self.rules_deleted {
             return;
         }

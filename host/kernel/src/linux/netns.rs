@@ -133,12 +133,23 @@ pub(crate) struct Namespace {
     pub(crate) sysctl: SysctlRoot,
     /// Against others who look for a free routing table of it.
     pub(crate) lock: Option<Flock<OwnedFd>>,
+    /// Tables of it that this call was given.
+    pub(crate) given_tables: Vec<u32>,
 }
 
 impl Namespace {
     /// The current one. Its further sockets are opened when needed, for the process stays here.
     pub(crate) fn host(OwnNetns { fd, route }: OwnNetns) -> Self {
-        Self { netns: Netns::Host, fd, route, events: None, delete: None, sysctl: SysctlRoot::current(), lock: None }
+        Self {
+            netns: Netns::Host,
+            fd,
+            route,
+            events: None,
+            delete: None,
+            sysctl: SysctlRoot::current(),
+            lock: None,
+            given_tables: Vec::new(),
+        }
     }
 
     /// The container's, and what `also` opens there.
@@ -165,7 +176,10 @@ impl Namespace {
         let (route, events, delete, sysctl, also) = opened?;
         let events = Some(events);
         let delete = Some(delete);
-        Ok((Self { netns: Netns::Container, fd, route, events, delete, sysctl, lock: None }, also))
+        Ok((
+            Self { netns: Netns::Container, fd, route, events, delete, sysctl, lock: None, given_tables: Vec::new() },
+            also,
+        ))
     }
 
     /// The socket for notifications, to be put back.

@@ -113,10 +113,10 @@ pub(super) fn not_added(namespace: &mut Namespace, index: u32, route: &RouteSpec
     let via = route.via.map_or("<nil>".to_owned(), |via| via.to_string());
     let name = links::name_of(namespace, index);
     let text = format!("failed to add route '{} via {via} dev {name}'", route.dst);
-    // ENETUNREACH, EHOSTUNREACH: the gateway isn't on this link; ENETDOWN: the link is down. So this can never work as it was
-    // asked for.
+    // ENETUNREACH, EHOSTUNREACH: the gateway isn't on this link; ENETDOWN: the link is down; EACCES: it has no IPv6
+    // (`fib6_nh_init`). So this can never work as it was asked for.
     match refusal.errno {
-        Errno::ENETUNREACH | Errno::EHOSTUNREACH | Errno::ENETDOWN => {
+        Errno::ENETUNREACH | Errno::EHOSTUNREACH | Errno::ENETDOWN | Errno::EACCES => {
             KernelError::Invalid(format!("{text}: {refusal}"))
         }
         _ => refusal.into_error(text),

@@ -2,9 +2,9 @@
 
 use super::attributes::Attributes;
 use super::netns::Namespace;
-use super::routes;
 use super::socket::{Received, describe, u32_at};
-use crate::{KernelError, Outcome, PolicyRule};
+use super::{links, routes};
+use crate::{KernelError, LinkInfo, Outcome, PolicyRule};
 use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleFlags, RuleMessage};
@@ -75,12 +75,16 @@ pub(super) fn add(namespace: &mut Namespace, rule: &PolicyRule) -> Outcome<()> {
 }
 
 pub(super) fn remove(namespace: &mut Namespace, rule: &PolicyRule) -> Outcome<()> {
-    // The kernel compares what is given (`rule_find`) and deletes the first that fits.
-    match namespace.route.request(RouteNetlinkMessage::DelRule(message(rule)?), 0) {
+    // The kernel takes what is not given for a wildcard, and deletes the first that fits (`rule_find`): the one meant is looked
+    // for here, and told by its priority.
+    let is_it =
+        |present: &PolicyRule| *present == PolicyRule { priority: rule.priority.or(present.priority), ..rule.clone() };
+    message(rule)?;
+    let Some(found) = all(namespace)?.into_iter().find(is_it) else {
+        return Err(KernelError::NotFound(format!("{} has no {rule}", namespace.netns)));
+    };
+    match namespace.route.request(RouteNetlinkMessage::DelRule(message(&found)?), 0) {
         Ok(_) => Ok(()),
-        Err(refusal) if refusal.errno == Errno::ENOENT => {
-            Err(KernelError::NotFound(format!("{} has no {rule}", namespace.netns)))
-        }
         Err(refusal) => Err(refusal.into_error(format_args!("could not remove {rule} in {}", namespace.netns))),
     }
 }
@@ -126,10 +130,18 @@ pub(super) fn free_table(namespace: &mut Namespace, first: u32) -> Outcome<u32> 
     lock(namespace)?;
     let mut used: BTreeSet<u32> = all(namespace)?.into_iter().map(|rule| rule.table).collect();
     used.extend(routes::all(namespace, None)?.into_iter().filter_map(|info| info.route.table));
+    let of_vrf = |link: LinkInfo| -> Option<u32> {
+        link.extra.into_iter().find(|(key, _)| key == "vrf.table").and_then(|(_, table)| table.parse().ok())
+    };
+    used.extend(links::all(namespace)?.into_iter().filter_map(of_vrf));
+    used.extend(&namespace.given_tables);
     // 0 is none, and 253 to 255 are default, main and local.
     used.extend([0, 253, 254, 255]);
-    let free = (first..=u32::MAX).find(|table| !used.contains(table));
-    free.ok_or_else(|| KernelError::Other(format!("no table of {} from {first} on is free", namespace.netns)))
+    let Some(free) = (first..=u32::MAX).find(|table| !used.contains(table)) else {
+        return Err(KernelError::Other(format!("no table of {} from {first} on is free", namespace.netns)));
+    };
+    namespace.given_tables.push(free);
+    Ok(free)
 }
 
 fn parse(received: &Received) -> Option<PolicyRule> {

@@ -29,10 +29,30 @@ const IFF_NO_PI: u16 = 0x1000;
 /// Another device of the name is an error, and not what is opened.
 const IFF_TUN_EXCL: u16 = 0x8000;
 
-/// The descriptor for one device of the namespace that this thread is in; why there is none, to be told who wants a device.
-pub(super) fn device() -> Result<OwnedFd, String> {
-    open(DEVICE, OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty())
-        .map_err(|errno| format!("could not open {DEVICE}: {}", describe(errno)))
+/// The descriptor for one device.
+#[derive(Debug)]
+pub(super) enum Tun {
+    /// Of the container's namespace.
+    Ready(OwnedFd),
+    /// There is none, and why.
+    Missing(String),
+    /// There was one.
+    Used,
+}
+
+impl Tun {
+    /// Of the namespace that this thread is in.
+    pub(super) fn open() -> Self {
+        match open(DEVICE, OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty()) {
+            Ok(tun) => Self::Ready(tun),
+            Err(errno) => Self::Missing(format!("could not open {DEVICE}: {}", describe(errno))),
+        }
+    }
+
+    /// Nobody has asked for one.
+    pub(super) fn unasked() -> Self {
+        Self::Missing(format!("{DEVICE} was not opened: tap devices were not asked for when the namespace was"))
+    }
 }
 
 /// Sets one number of a tap device.
@@ -68,10 +88,10 @@ pub(super) fn create(kernel: &mut LinuxKernel, device: &DeviceSpec, tap: &TapSpe
         return Err(KernelError::unsupported("make tap devices of the node"));
     }
     let context = format!("could not create tap {name:?} in {}", device.netns);
-    let tun = match kernel.tun.take() {
-        Some(Ok(tun)) => tun,
-        Some(Err(why)) => return Err(KernelError::Unsupported(format!("{context}: {why}"))),
-        None => return Err(KernelError::Conflict(format!("{context}: one call can make one"))),
+    let tun = match std::mem::replace(&mut kernel.tun, Tun::Used) {
+        Tun::Ready(tun) => tun,
+        Tun::Missing(why) => return Err(KernelError::Unsupported(format!("{context}: {why}"))),
+        Tun::Used => return Err(KernelError::Conflict(format!("{context}: one call can make one"))),
     };
     let mut flags = IFF_TAP | IFF_NO_PI | IFF_TUN_EXCL;
     if tap.multi_queue {

@@ -321,6 +321,9 @@ impl links::Host for Guest {
             self.own(&l, "remove")?;
         }
         let session = self.session()?;
+        if link.id.netns == Netns::Container && shared::is_vrf_in_use(session.kernel()?, link.id)? {
+            return Err(Refusal::conflict(format!("interfaces are in VRF {:?}", link.name)));
+        }
         if session.subject.verb == Command::Add && !session.was_created(link.id) {
             return Err(Refusal::denied(format!(
                 "may not remove {:?}: in ADD only links that this ADD made can be",

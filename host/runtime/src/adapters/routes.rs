@@ -6,13 +6,11 @@ use crate::bindings::types;
 use crate::guest::Guest;
 use crate::handles::{LinkHandle, NetnsHandle, Right};
 use crate::refusal::{Answer, Refusal};
-use crate::session::{Session, side};
-use sandwire_kernel::{LinkId, Netns, RouteInfo, RouteMode, RouteSpec};
+use crate::session::routing::{Replaced, restore};
+use crate::session::side;
+use sandwire_kernel::{Netns, PolicyRule, RouteInfo, RouteMode};
 use sandwire_state::journal::Undo;
 use wasmtime::component::Resource;
-
-/// `RT_TABLE_MAIN`, linux/rtnetlink.h.
-const MAIN: u32 = 254;
 
 impl Guest {
     fn add_route(&mut self, l: &Resource<LinkHandle>, r: &types::Route, mode: RouteMode) -> Answer<()> {
@@ -32,22 +30,28 @@ impl Guest {
         if session.was_created(link.id) {
             return session.change(|kernel| kernel.add_route(link.id, &route, mode));
         }
+        let replaced = match mode {
+            RouteMode::Add | RouteMode::Append => Replaced::Nothing,
+            RouteMode::Replace => session.replaced_by(link.id, &route)?,
+        };
         let undo = Undo::RemoveRoute {
             side: side(link.id.netns),
             index: link.id.index,
             name: link.name,
             route: serde_json::to_value(&route).map_err(|e| Refusal::other(e.to_string()))?,
         };
-        let replaced = match mode {
-            RouteMode::Replace => replaced_by(session, link.id.netns, &route)?,
-            RouteMode::Add | RouteMode::Append => None,
-        };
         // Undone in the other order: what it replaced comes when it is gone.
-        let replaced = replaced.map(|undo| session.intend(&plugin, &undo)).transpose()?.flatten();
-        let added = session.perform(&plugin, undo, |kernel| kernel.add_route(link.id, &route, mode), |()| None);
-        match added {
-            Ok(()) => session.done(replaced, None)?,
-            Err(_) => session.never_happened(replaced)?,
+        let replaced = match replaced {
+            // To undo it would take away what was there before.
+            Replaced::TheSame => return Ok(()),
+            Replaced::Nothing => None,
+            Replaced::Another(undo) => session.intend(&plugin, &undo)?,
+        };
+        let added = session.perform(&plugin, undo.clone(), |kernel| kernel.add_route(link.id, &route, mode), |()| None);
+        // What may have happened stays in the journal.
+        match added.is_ok() || session.has_made(|other| *other == undo) {
+            true => session.done(replaced, None)?,
+            false => session.never_happened(replaced)?,
         }
         added
     }
@@ -69,42 +73,6 @@ impl Guest {
         };
         Ok(Entry { route: parse::route_out(&info.route), link })
     }
-}
-
-/// How to take back that a route was removed.
-fn restore(link: LinkId, name: String, route: &RouteSpec) -> Answer<Undo> {
-    let route = serde_json::to_value(route).map_err(|e| Refusal::other(e.to_string()))?;
-    Ok(Undo::RestoreRoute { side: side(link.netns), index: link.index, name, route })
-}
-
-/// How to give back what is at the place of a route now: the kernel compares destination and metric (`fib_table_insert`,
-/// `fib6_add_rt2node`).
-fn replaced_by(session: &mut Session, netns: Netns, route: &RouteSpec) -> Answer<Option<Undo>> {
-    // IP6_RT_PRIO_USER
-    let usual = if route.dst.addr().is_ipv4() { 0 } else { 1024 };
-    let place = |route: &RouteSpec| (route.dst, route.priority.unwrap_or(usual));
-    let kernel = session.kernel()?;
-    let present = kernel.routes(netns, Some(route.table.unwrap_or(MAIN)))?;
-    let Some((old, link)) = present
-        .into_iter()
-        .find_map(|info| Some((info.route, info.link?)).filter(|(old, _)| place(old) == place(route)))
-    else {
-        return Ok(None);
-    };
-    // What this attachment has put there goes by its own undo.
-    if session.has_made(|undo| match undo {
-        Undo::RemoveRoute { side: at, index, route, .. } => {
-            let made = serde_json::from_value::<RouteSpec>(route.clone());
-            made.is_ok_and(|made| {
-                (*at, *index, made.table, place(&made)) == (side(netns), link.index, old.table, place(&old))
-            })
-        }
-        _ => false,
-    }) {
-        return Ok(None);
-    }
-    let name = session.kernel()?.link_info(link)?.name;
-    restore(link, name, &old).map(Some)
 }
 
 impl routes::Host for Guest {
@@ -129,6 +97,8 @@ impl routes::Host for Guest {
         if link.id.netns == Netns::Host || session.was_created(link.id) {
             return session.change(|kernel| kernel.remove_route(link.id, &route));
         }
+        // The kernel takes any that fits what is said; what comes back must be what went.
+        let route = session.route_that_fits(link.id, &route)?;
         let undo = restore(link.id, link.name, &route)?;
         session.perform(&plugin, undo, |kernel| kernel.remove_route(link.id, &route), |()| None)
     }
@@ -151,18 +121,20 @@ impl routes::Host for Guest {
         let netns = self.may_rule(&ns)?;
         let rule = parse::policy_rule(&r)?;
         let session = self.session()?;
-        let undo = Undo::RemovePolicyRule {
-            side: side(netns),
-            rule: serde_json::to_value(&rule).map_err(|e| Refusal::other(e.to_string()))?,
-            netns: session.kernel()?.identity(netns),
-        };
+        session.may_add_rule(&rule)?;
+        let undo = session.rule_undo(netns, &rule)?;
         session.perform(&plugin, undo, |kernel| kernel.add_policy_rule(netns, &rule), |()| None)
     }
 
     fn remove_rule(&mut self, ns: Resource<NetnsHandle>, r: Rule) -> Answer<()> {
         let netns = self.may_rule(&ns)?;
         let rule = parse::policy_rule(&r)?;
-        self.session()?.change(|kernel| kernel.remove_policy_rule(netns, &rule))
+        let session = self.session()?;
+        session.may_remove_rule(&rule)?;
+        session.change(|kernel| kernel.remove_policy_rule(netns, &rule))?;
+        let without_priority = PolicyRule { priority: None, ..rule.clone() };
+        let (one, other) = (session.rule_undo(netns, &rule)?, session.rule_undo(netns, &without_priority)?);
+        session.taken_back(|undo| *undo == one || *undo == other)
     }
 
     fn get_rules(&mut self, ns: Resource<NetnsHandle>) -> Answer<Vec<Rule>> {

@@ -97,6 +97,9 @@ impl Traces {
             let kind = link.map_or("", |link| link.kind.as_str());
             self.add(whose(kind), format!("{place} route {}{via}{dev}{table}", route.dst));
         }
+        for rule in kernel.policy_rules(netns)? {
+            self.add(Whose::Attachment, format!("{place} {rule}"));
+        }
         Ok(())
     }
 

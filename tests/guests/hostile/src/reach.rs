@@ -43,6 +43,7 @@ pub(crate) const ACTS: &[(&str, Act)] = &[
     ("retain", retain),
     ("bad-names", bad_names),
     ("add-rule", add_rule),
+    ("remove-rule", remove_rule),
     ("reserve-table", reserve_table),
     ("make-tap", make_tap),
 ];
@@ -243,16 +244,21 @@ fn bad_names(_: &Value) -> Result<String, Failure> {
     Err(Failure::new(205, "all refused"))
 }
 
+/// From a source, to a table.
+fn rule(config: &Value) -> routes::Rule {
+    let table = config.get("table").and_then(Value::as_u64).and_then(|table| u32::try_from(table).ok());
+    let src = Some(text(config, "from").into());
+    routes::Rule { src, dst: None, table: table.unwrap_or(100), priority: None, extra: Vec::new() }
+}
+
 fn add_rule(config: &Value) -> Result<String, Failure> {
-    let rule = routes::Rule {
-        src: Some(text(config, "from").into()),
-        dst: None,
-        table: 100,
-        priority: Some(1),
-        extra: Vec::new(),
-    };
-    routes::add_rule(&place(config)?, &rule)?;
+    routes::add_rule(&place(config)?, &rule(config))?;
     succeeded("add-rule")
+}
+
+fn remove_rule(config: &Value) -> Result<String, Failure> {
+    routes::remove_rule(&place(config)?, &rule(config))?;
+    succeeded("remove-rule")
 }
 
 fn reserve_table(config: &Value) -> Result<String, Failure> {

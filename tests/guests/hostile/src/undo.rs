@@ -60,6 +60,20 @@ fn half_made(config: &Value) -> Result<String, Failure> {
             return Err(Failure::internal(format!("the agent answered {}: {}", reply.status, reply.body)));
         }
     }
+    if wants(config, "routes") {
+        // They were there before: one is replaced, the others are removed, what they lead to last.
+        routes::replace(&lo, &Route::new("10.7.1.0/24").via("10.7.0.9"))?;
+        routes::remove(&lo, &Route::new("10.7.2.0/24"))?;
+        routes::remove(&lo, &Route::new("10.7.0.0/24"))?;
+        let rule = routes::Rule {
+            src: Some(format!("{leased}/32")),
+            dst: None,
+            table: routes::reserve_table(&container, 100)?,
+            priority: None,
+            extra: Vec::new(),
+        };
+        routes::add_rule(&container, &rule)?;
+    }
     match text(config, "then") {
         "fail" => Err(Failure::new(206, "gave up")),
         "panic" => panic!("on purpose"),

@@ -176,18 +176,31 @@ fn routes_of_the_node() {
 }
 
 /// An address brings a route to its prefix, and makes its own traffic the node's.
-/// A rule of the node decides over everybody's traffic; one of the pod over its own, and goes with a failed ADD.
+/// A rule of the node decides over everybody's traffic; one of the pod over its own, and not over that of the pod's other networks.
 #[test]
 fn policy_rules() {
-    let bench = Bench::new("hostile", WIDE, "").unwrap();
-    let node = json!({"place": "host", "from": "0.0.0.0/0"});
-    for act in ["add-rule", "reserve-table"] {
+    let mut bench = Bench::new("hostile", WIDE, "").unwrap();
+    let node = json!({"place": "host", "from": "10.9.0.1/32"});
+    for act in ["add-rule", "remove-rule", "reserve-table"] {
         bench.stopped(act, &node, 110, "may not change the policy rules of the node").unwrap();
     }
-    bench.act("add-rule", &json!({"from": "10.9.0.1/32"})).unwrap().error_with(201, "add-rule").unwrap();
-    for (from, why) in [("10.9.0.1", "no address with a prefix length"), ("", "no address with a prefix length")] {
-        bench.stopped("add-rule", &json!({"from": from}), 7, why).unwrap();
+    let prev = json!({"cniVersion": "1.1.0", "ips": [{"address": "10.9.0.1/24"}]});
+    let from = |from: &str, table: u32| json!({"from": from, "table": table, "prevResult": prev});
+    for source in ["0.0.0.0/0", "10.9.0.0/24", "10.9.0.2/32", "::/0"] {
+        bench.stopped("add-rule", &from(source, 100), 110, "one address that the attachment holds").unwrap();
     }
+    // Those of the kernel, and of the pod's other attachments.
+    bench.node.sh_at(&bench.pod.place(), "ip rule add from 10.9.0.1 lookup 77").unwrap();
+    bench.look().unwrap();
+    for (source, table) in [("0.0.0.0/0", 254), ("0.0.0.0/0", 255), ("10.9.0.1/32", 77)] {
+        bench.stopped("remove-rule", &from(source, table), 110, "it is not the attachment's").unwrap();
+    }
+    bench.act("add-rule", &from("10.9.0.1/32", 100)).unwrap().error_with(201, "add-rule").unwrap();
+    for source in ["10.9.0.1", ""] {
+        bench.stopped("add-rule", &from(source, 100), 7, "no address with a prefix length").unwrap();
+    }
+    let rules = bench.node.sh_at(&bench.pod.place(), "ip rule").unwrap();
+    assert!(rules.contains("from 10.9.0.1 lookup 77") && !rules.contains("lookup 100"), "{rules}");
 }
 
 /// Tap devices are a power of their own, and of the pod alone.

@@ -66,6 +66,29 @@ fn with_a_result_that_is_none() {
     undone("garbage", 999, "no valid result");
 }
 
+/// Routes that were there before come back, in an order in which they can; so does their table lose its rule.
+#[test]
+fn routes_and_rules() {
+    let (mut bench, _agent) = bench();
+    let routes =
+        "ip link set lo up; ip route add 10.7.0.0/24 dev lo; ip route add 10.7.1.0/24 via 10.7.0.8 dev lo mtu 1300;
+        ip route add 10.7.2.0/24 via 10.7.0.7 dev lo metric 5";
+    bench.node.sh_at(&bench.pod.place(), routes).unwrap();
+    bench.look().unwrap();
+    let config = |then: &str| json!({"then": then, "parts": ["routes"]});
+    for (then, code, text) in [("fail", 206, "gave up"), ("panic", 114, "crashed"), ("spin", 115, "did not finish")] {
+        bench.act("half-made", &config(then)).unwrap().error_with(code, text).unwrap();
+        bench.node.snapshot().unwrap().assert_same_attachments(&bench.before).unwrap();
+    }
+    bench.act("half-made", &config("succeed")).unwrap().result().unwrap();
+    let made = bench.node.snapshot().unwrap().attachments_since(&bench.before).join("\n");
+    for part in ["10.7.0.9", "\"100\""] {
+        assert!(made.contains(part), "{part}:\n{made}");
+    }
+    bench.call(Verb::Del, &bench.config("half-made", &config("succeed"))).unwrap().done().unwrap();
+    bench.node.snapshot().unwrap().assert_same_attachments(&bench.before).unwrap();
+}
+
 /// All of it is really there when the ADD succeeds: otherwise the tests above prove nothing.
 #[test]
 fn what_there_is_to_undo() {

@@ -94,7 +94,7 @@ fn at_once_in_one_pod() {
         assert_eq!(tables, ["100", "101", "102"], "{rules:?}");
         for (ifname, prev) in &prevs {
             call(&node, &pod, false, Verb::Del, ifname, &sbr(ifname), Some(prev)).done().unwrap();
-            // What the native one does not put back.
+            // DEL leaves the routes to whose interface it is.
             let third = ifname.trim_start_matches("net");
             let again = format!("for t in 100 101 102; do ip route flush table $t dev {ifname} 2>/dev/null || true; ip -6 route flush table $t dev {ifname} 2>/dev/null || true; done
                 ip route replace 10.{third}.0.0/24 dev {ifname} scope link src 10.{third}.0.10; ip route replace 10.77.0.0/16 via 10.{third}.0.1 dev {ifname}");
