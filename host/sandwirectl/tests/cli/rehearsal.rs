@@ -154,10 +154,16 @@ fn shipped_plugins_and_one_whose_del_fails() {
             r#"{"cniVersion":"1.0.0","name":"n","type":"macvlan","master":"up0","ipam":{"type":"static","addresses":[{"address":"10.9.0.9/24"}]}}"#,
             "--before 'ip link add up0 up type veth peer name up1'",
         ),
+        (
+            r#"{"cniVersion":"1.0.0","name":"n","type":"sbr","table":77,"prevResult":{"interfaces":[{"name":"eth0","sandbox":"/run/netns/pod"}],"ips":[{"address":"10.9.0.9/24","interface":0}]}}"#,
+            "--before 'ip -n pod link add eth0 up type veth peer name peer0'",
+        ),
     ] {
         write(config);
         let (status, said) = author.tries(&format!("--network other.conf {more}"));
         assert!(status == 0 && said.contains("nothing is left"), "{config}: {said}");
+        let rule = said.contains("pod  policy rule \"from 10.9.0.9/32 lookup 77\"");
+        assert_eq!(rule, config.contains("sbr"), "{said}");
     }
     // The key of another kind: ADD and DEL refuse it, and the host makes the best of the DEL.
     write(r#"{"cniVersion":"1.1.0","name":"n","type":"mine","mtu":"many"}"#);

@@ -238,8 +238,8 @@ impl Seen {
         self.note("routes get", routes::get(place, None));
         self.note("routes lookup", routes::lookup(place, "10.78.0.5"));
         self.note("routes remove", routes::remove(inside, &route));
-        let rule =
-            routes::Rule { src: Some("10.77.0.9/32".into()), dst: None, table: 77, priority: None, extra: Vec::new() };
+        let source = Some([leased, "/32"].concat());
+        let rule = routes::Rule { src: source, dst: None, table: 77, priority: None, extra: Vec::new() };
         self.note("routes add-rule", routes::add_rule(place, &rule));
         self.note("routes get-rules", routes::get_rules(place));
         self.note("routes remove-rule", routes::remove_rule(place, &rule));
