@@ -1,5 +1,6 @@
 //! Which MAC the runtime asked for, by the three ways that CNI has, and in the three forms that Go's `net.ParseMAC` reads.
 
+use crate::{Call, Failure, HostError};
 use serde::Deserialize;
 
 /// The `args` key of a configuration, of which `args.cni.mac` is read.
@@ -24,8 +25,22 @@ pub fn choose<'a>(runtime: &'a Requested, metadata: &'a Metadata, arguments: Opt
 }
 
 /// The same for plugins that have a `mac` of their own (macvlan, tap): `runtimeConfig.mac`, then `MAC` of CNI_ARGS, then that.
-pub fn of_interface<'a>(runtime: &'a Requested, arguments: Option<&'a str>, own: &'a str) -> Option<&'a str> {
-    first([runtime.mac.as_str(), arguments.unwrap_or_default(), own])
+///
+/// # Errors
+/// Code 4 for another key in CNI_ARGS ([`Call::args`]).
+pub fn of_interface<'a>(call: &'a Call, runtime: &'a Requested, own: &'a str) -> Result<Option<&'a str>, Failure> {
+    let [argument] = call.args(["MAC"])?;
+    Ok(first([runtime.mac.as_str(), argument.unwrap_or_default(), own]))
+}
+
+/// Why an interface with this MAC could not be made, with the reference's text when it is for the MAC; else after `context`.
+pub fn not_made(error: HostError, mac: Option<&str>, context: &str) -> Failure {
+    match (error, mac) {
+        (HostError::Invalid(text), Some(mac)) if text.contains(mac) => {
+            Failure::config(["invalid args ", mac, " for MAC addr: ", &text].concat())
+        }
+        (error, _) => Failure::from(error).context(context),
+    }
 }
 
 fn first(macs: [&str; 3]) -> Option<&str> {
@@ -58,12 +73,13 @@ mod tests {
     }
 
     #[test]
-    fn the_runtimes_mac_goes_before_arguments_and_the_plugins_own_is_last() {
-        let runtime = Requested { mac: "1".into() };
-        assert_eq!(of_interface(&runtime, Some("2"), "3"), Some("1"));
-        assert_eq!(of_interface(&Requested::default(), Some("2"), "3"), Some("2"));
-        assert_eq!(of_interface(&Requested::default(), Some(""), "3"), Some("3"));
-        assert_eq!(of_interface(&Requested::default(), None, ""), None);
+    fn a_refused_mac_is_named_as_the_reference_does() {
+        let invalid = |text: &str| HostError::Invalid(text.into());
+        let named = not_made(invalid("\"x\" is no MAC address"), Some("x"), "failed to create tap");
+        assert_eq!(named.msg, "invalid args x for MAC addr: \"x\" is no MAC address");
+        for mac in [None, Some("02:00:00:00:00:01")] {
+            assert_eq!(not_made(invalid("no name"), mac, "failed to create tap").msg, "failed to create tap: no name");
+        }
     }
 
     #[test]

@@ -4,9 +4,6 @@ use crate::host::namespaces::{Link, LinkInfo, Netns};
 use crate::host::{self, routes};
 use crate::{Failure, HostError, OrFail};
 
-/// `RT_TABLE_MAIN`.
-const MAIN: u32 = 254;
-
 /// The namespace that the master is in: the node's, or with `linkInContainer` the container's; `None` when that is gone.
 pub fn place(in_container: bool) -> Option<Netns> {
     if in_container { host::container() } else { Some(host::netns()) }
@@ -17,7 +14,7 @@ pub fn place(in_container: bool) -> Option<Netns> {
 /// # Errors
 /// When there is no default route.
 pub fn of_default_route(place: &Netns) -> Result<String, Failure> {
-    let routes = routes::get(place, Some(MAIN)).or_fail("could not list the routes")?;
+    let routes = routes::get(place, Some(host::MAIN_TABLE)).or_fail("could not list the routes")?;
     let default = routes.into_iter().find(|entry| ["0.0.0.0/0", "::/0"].contains(&entry.route.dst.as_str()));
     default.map(|entry| entry.link).ok_or_else(|| Failure::internal("no default route interface found"))
 }

@@ -1,11 +1,8 @@
 //! CHECK: what a result promised against what is there, with the reference plugins' texts.
 
 use crate::host::namespaces::{Link, LinkInfo, Netns};
-use crate::host::{addresses, routes};
+use crate::host::{self, addresses, routes};
 use crate::{Call, CniResult, Failure, Interface, IpConfig, OrFail, Route, mac};
-
-/// `RT_TABLE_MAIN`.
-const MAIN: u32 = 254;
 
 /// Where an interface of a result should be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,10 +119,11 @@ pub fn addresses(netns: &Netns, link: &Link, ifname: &str, ips: &[IpConfig]) -> 
 /// # Errors
 /// The first that is missing.
 pub fn routes(netns: &Netns, expected: &[Route]) -> Result<(), Failure> {
-    let main = main_table(netns, expected.iter().any(|route| route.table.is_none_or(|table| table == MAIN)))?;
+    let main =
+        main_table(netns, expected.iter().any(|route| route.table.is_none_or(|table| table == host::MAIN_TABLE)))?;
     for route in expected {
         let found = match route.table {
-            Some(table) if table != MAIN => {
+            Some(table) if table != host::MAIN_TABLE => {
                 let entries = routes::get(netns, Some(table)).or_fail(describe(route, " route table lookup error"))?;
                 entries.iter().any(|entry| is_route(route, &entry.route))
             }
@@ -139,7 +137,11 @@ pub fn routes(netns: &Netns, expected: &[Route]) -> Result<(), Failure> {
 }
 
 fn main_table(netns: &Netns, needed: bool) -> Result<Vec<routes::Entry>, Failure> {
-    if needed { routes::get(netns, Some(MAIN)).or_fail("could not list the routes") } else { Ok(Vec::new()) }
+    if needed {
+        routes::get(netns, Some(host::MAIN_TABLE)).or_fail("could not list the routes")
+    } else {
+        Ok(Vec::new())
+    }
 }
 
 fn is_route(expected: &Route, present: &crate::host::routes::Route) -> bool {

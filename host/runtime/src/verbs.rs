@@ -113,13 +113,6 @@ fn container(call: &Invocation, host: &OwnNetns, needs_network: bool) -> Result<
     Ok(Some(fd))
 }
 
-/// Whether the plugin may make tap devices, or one that policy names as its delegate.
-fn may_make_taps(grant: Option<&Grant>, generation: &Generation) -> bool {
-    let Some(grant) = grant else { return false };
-    let named = grant.delegates.iter().filter(|name| !name.contains(['*', '?']));
-    grant.tap || named.map(|name| generation.grant(name)).any(|of| matches!(of, Ok(Some(delegate)) if delegate.tap))
-}
-
 fn open(
     call: &Invocation,
     plugin: &str,
@@ -149,12 +142,13 @@ fn open(
         true => None,
         false => Some(NativeRunner::fork(orders, &path, environment)?),
     };
+    let allowed = Allowed::of(grant, call, &generation, journal.as_ref(), native.is_some())?;
     // After that child, which would have copies of what is opened here.
     let kernel: Option<Box<dyn Kernel + Send>> = match needs_network {
         true => {
             let needs = Needs {
                 all_sysctls: grant.is_none_or(Grant::reaches_all_sysctls),
-                tap: call.command == Command::Add && may_make_taps(grant, &generation),
+                tap: allowed.tap,
                 ..Needs::default()
             };
             let mut kernel =
@@ -164,7 +158,6 @@ fn open(
         }
         false => None,
     };
-    let allowed = Allowed::of(grant, call, &generation, journal.as_ref(), native.is_some())?;
     confine::files(&allowed)?;
     privilege::drop_to(needs_network, &allowed.needed)?;
     confine::calls(&allowed)?;

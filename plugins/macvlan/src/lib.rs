@@ -10,7 +10,7 @@ use config::Config;
 use sandwire_plugin::configure::{self, Duplicates};
 use sandwire_plugin::host::{self, links, sysctl, wait};
 use sandwire_plugin::{
-    Attachment, Call, CniResult, Failure, Gc, HostError, Link, Netns, NetworkCall, OrFail, Plugin, Status, code,
+    Attachment, Call, CniResult, Failure, Gc, Link, Netns, NetworkCall, OrFail, Plugin, Status, code, mac,
 };
 
 /// How long duplicate address detection may take (the reference's `SettleAddresses`).
@@ -77,12 +77,7 @@ fn create(call: &Call, config: &Config, container: &Netns) -> Result<Link, Failu
     if config.broadcast_queue != 0 {
         device = device.extra("macvlan.bcqueuelen", &config.broadcast_queue.to_string());
     }
-    links::create_macvlan(&device, &parent, mode).map_err(|error| match (error, mac) {
-        (HostError::Invalid(text), Some(mac)) if text.contains(mac) => {
-            Failure::config(["invalid args ", mac, " for MAC addr: ", &text].concat())
-        }
-        (error, _) => Failure::from(error).context("failed to create macvlan"),
-    })
+    links::create_macvlan(&device, &parent, mode).map_err(|error| mac::not_made(error, mac, "failed to create macvlan"))
 }
 
 fn give_addresses(

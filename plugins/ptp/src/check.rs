@@ -82,9 +82,7 @@ fn host_interface(result: &CniResult, expected: &Interface, inside: &Link) -> Re
 
 /// The routes by which everything goes through the gateway.
 fn hops_inside(container: &Netns, ifname: &str, hops: &[Hop]) -> Result<(), Failure> {
-    /// `RT_TABLE_MAIN`.
-    const MAIN: u32 = 254;
-    let present = routes::get(container, Some(MAIN)).or_fail("could not list the routes")?;
+    let present = routes::get(container, Some(host::MAIN_TABLE)).or_fail("could not list the routes")?;
     for hop in hops {
         let (gateway, alone) = (hop.gateway.to_string(), hops::single(hop.gateway));
         if !present.iter().any(|entry| entry.route.dst == alone && entry.link == ifname) {

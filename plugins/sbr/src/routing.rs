@@ -2,14 +2,15 @@
 
 use crate::config::Config;
 use crate::{from, single};
-use sandwire_plugin::host::routes::{self, Entry};
+use sandwire_plugin::host::{
+    self,
+    routes::{self, Entry},
+};
 use sandwire_plugin::{Failure, HostRoute, IpConfig, Link, Netns, OrFail, log};
 use std::net::IpAddr;
 
 /// The first table that may be ours.
 const FIRST: u32 = 100;
-/// `RT_TABLE_MAIN`, linux/rtnetlink.h.
-const MAIN: u32 = 254;
 /// `RT_SCOPE_LINK`.
 const LINK: u8 = 253;
 
@@ -18,7 +19,7 @@ pub(crate) fn divert(netns: &Netns, ifname: &str, ips: &[&IpConfig], config: &Co
     // Before anything is changed: the namespace is locked until the end of the call.
     let mut table = routes::reserve_table(netns, FIRST).or_fail("Failed to list all rules")?;
     let link = netns.link(ifname).or_fail(["Cannot find network interface ", ifname].concat())?;
-    let mut present = routes::get(netns, Some(MAIN)).or_fail("Unable to list routes")?;
+    let mut present = routes::get(netns, Some(host::MAIN_TABLE)).or_fail("Unable to list routes")?;
     present.retain(|entry| entry.link == ifname);
     let gateways = config.gateways()?;
 
@@ -72,7 +73,7 @@ fn hint(link: &Link, ips: &[&IpConfig], present: &[Entry]) {
     for ip in ips {
         let subnet = HostRoute {
             src: Some(ip.address.addr().to_string()),
-            table: Some(MAIN),
+            table: Some(host::MAIN_TABLE),
             scope: Some(LINK),
             ..HostRoute::new(ip.address.trunc().to_string())
         };

@@ -49,8 +49,7 @@ impl Config {
 
     /// The MAC that the interface shall have; `None`: the kernel picks one.
     pub(crate) fn mac<'a>(&'a self, call: &'a Call) -> Result<Option<&'a str>, Failure> {
-        let [argument] = call.args(["MAC"])?;
-        Ok(mac::of_interface(&self.runtime_config, argument, &self.mac))
+        mac::of_interface(call, &self.runtime_config, &self.mac)
     }
 }
 

@@ -8,8 +8,7 @@ use config::Config;
 use sandwire_plugin::configure::{self, Duplicates};
 use sandwire_plugin::host::{self, links, sysctl};
 use sandwire_plugin::{
-    Attachment, Call, Check, CniResult, Failure, Gc, HostError, Link, Netns, NetworkCall, OrFail, Plugin, Status,
-    verify,
+    Attachment, Call, Check, CniResult, Failure, Gc, Link, Netns, NetworkCall, OrFail, Plugin, Status, mac, verify,
 };
 
 struct Tap;
@@ -86,10 +85,5 @@ fn create(call: &Call, config: &Config, container: &Netns) -> Result<Link, Failu
     if config.multi_queue {
         options.push(("multi-queue".to_owned(), "true".to_owned()));
     }
-    links::create_tap(&device, &options).map_err(|error| match (error, mac) {
-        (HostError::Invalid(text), Some(mac)) if text.contains(mac) => {
-            Failure::config(["invalid args ", mac, " for MAC addr: ", &text].concat())
-        }
-        (error, _) => Failure::from(error).context("failed to create tap"),
-    })
+    links::create_tap(&device, &options).map_err(|error| mac::not_made(error, mac, "failed to create tap"))
 }

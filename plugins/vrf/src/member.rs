@@ -1,11 +1,8 @@
 //! Making an interface a member, with what the kernel takes from it then.
 
 use sandwire_plugin::host::routes::Entry;
-use sandwire_plugin::host::{addresses, links, routes};
+use sandwire_plugin::host::{self, addresses, links, routes};
 use sandwire_plugin::{Address, Failure, HostError, HostRoute, Link, Netns, OrFail};
-
-/// `RT_TABLE_MAIN`, linux/rtnetlink.h.
-const MAIN: u32 = 254;
 
 /// Makes `ifname` a member of the VRF of this name and table.
 ///
@@ -18,7 +15,7 @@ pub(crate) fn add(container: &Netns, vrf: &Link, (name, table): (&str, u32), ifn
     }
     let before = global_addresses(&link).or_fail("failed getting global ipv6 addresses before slaving interface")?;
     let mut present =
-        routes::get(container, Some(MAIN)).or_fail(["failed getting all routes for ", ifname].concat())?;
+        routes::get(container, Some(host::MAIN_TABLE)).or_fail(["failed getting all routes for ", ifname].concat())?;
     // Not those that the kernel makes again by itself.
     present.retain(|entry| {
         entry.link == ifname && entry.route.scope.unwrap_or(0) == 0 && !entry.route.dst.starts_with("fe80:")

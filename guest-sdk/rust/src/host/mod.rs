@@ -15,6 +15,9 @@ use crate::bindings::imports::sandwire::cni::{container_netns, host_netns};
 use crate::{Failure, code};
 use namespaces::Netns;
 
+/// The routing table that routes are in which name none (`RT_TABLE_MAIN`, linux/rtnetlink.h).
+pub const MAIN_TABLE: u32 = 254;
+
 /// The node's own namespace.
 pub fn netns() -> Netns {
     host_netns::get()

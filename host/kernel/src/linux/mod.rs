@@ -22,7 +22,6 @@ mod wait;
 
 pub use netns::{OwnNetns, open_netns, open_own, same_netns};
 pub use nftables::Nftables;
-pub use tap::DEVICE as TUN;
 
 use crate::*;
 use netns::Namespace;

@@ -15,7 +15,7 @@ use nix::sys::stat::Mode;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 /// The kernel's device for them. Its module is loaded by who opens it.
-pub const DEVICE: &str = "/dev/net/tun";
+const DEVICE: &str = "/dev/net/tun";
 
 // linux/if_tun.h
 const TUNSETIFF: libc::Ioctl = 0x4004_54ca;

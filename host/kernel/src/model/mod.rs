@@ -189,7 +189,7 @@ pub enum VirtualKind {
 /// What is special to a tap device.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct TapSpec {
-    /// User id that may open it; `None`: who may administer the namespace.
+    /// User id that may open it beside who may administer the namespace; with neither this nor `group` anybody may.
     pub owner: Option<u32>,
     /// The same of a group.
     pub group: Option<u32>,

@@ -321,7 +321,9 @@ impl links::Host for Guest {
             self.own(&l, "remove")?;
         }
         let session = self.session()?;
-        if link.id.netns == Netns::Container && shared::is_vrf_in_use(session.kernel()?, link.id)? {
+        // The attachment's own interface is none, and every DEL removes that: not asked for it.
+        let may_be_vrf = link.id.netns == Netns::Container && link.name != session.subject.attachment.ifname;
+        if may_be_vrf && shared::is_vrf_in_use(session.kernel()?, link.id)? {
             return Err(Refusal::conflict(format!("interfaces are in VRF {:?}", link.name)));
         }
         if session.subject.verb == Command::Add && !session.was_created(link.id) {

@@ -29,6 +29,8 @@ pub(crate) struct Allowed {
     pub(crate) tcp: bool,
     /// Whether one may be called by a unix socket: the container runtime has one, too.
     pub(crate) unix: bool,
+    /// Whether a tap device may be made.
+    pub(crate) tap: bool,
     /// Whether a native plugin that hangs may have to be killed.
     pub(crate) signals: bool,
     /// Whether the mode of a directory may have to be changed.
@@ -116,6 +118,7 @@ impl Allowed {
             needed,
             tcp: addresses().any(|address| !address.starts_with(UNIX)),
             unix: addresses().any(|address| address.starts_with(UNIX)),
+            tap: verb == Command::Add && grants().any(|grant| grant.tap),
             signals: has_native,
             modes: grants().any(takes_files),
         };
