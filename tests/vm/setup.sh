@@ -53,7 +53,7 @@ rm -rf "$cache/deb"
 [ -e "$cache/kernel/lib" ] || ln -s usr/lib "$cache/kernel/lib"
 # Four fifths of it drive hardware that is not there.
 (cd "$cache/kernel/lib/modules/$version/kernel" &&
-  find sound drivers drivers/net -mindepth 1 -maxdepth 1 ! -path drivers/net ! -path drivers/virtio \
+  find sound drivers drivers/net -mindepth 1 -maxdepth 1 ! -path drivers/net ! -path drivers/virtio ! -path drivers/uio \
     \( ! -path 'drivers/net/*' -o -name ethernet -o -name wireless -o -name usb \) -exec rm -rf {} +)
 depmod -b "$cache/kernel" "$version"
 # Uncompressed: under emulation the kernel would take seconds to do that itself, at each boot.

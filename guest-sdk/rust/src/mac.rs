@@ -52,6 +52,14 @@ pub fn same(one: &str, other: &str) -> bool {
     digits(one).eq(digits(other))
 }
 
+/// Whether it is a MAC at all, in one of those forms.
+pub fn is_one(text: &str) -> bool {
+    let separator = text.bytes().find(|byte| b":-.".contains(byte)).map_or(':', char::from);
+    let (groups, length) = if separator == '.' { (3, 4) } else { (6, 2) };
+    let hex = |group: &str| group.len() == length && group.bytes().all(|digit| digit.is_ascii_hexdigit());
+    text.split(separator).count() == groups && text.split(separator).all(hex)
+}
+
 fn digits(mac: &str) -> impl Iterator<Item = u8> {
     mac.bytes().filter(|byte| !b":-.".contains(byte)).map(|byte| byte.to_ascii_lowercase())
 }
@@ -83,9 +91,18 @@ mod tests {
     }
 
     #[test]
+    fn what_is_none() {
+        for text in
+            ["", "02:00:5e:10:00", "02:00:5e:10:00:ab:cd", "02:00-5e:10:00:ab", "0200:5e10:00ab", "02:00:5e:10:00:gg"]
+        {
+            assert!(!is_one(text), "{text}");
+        }
+    }
+
+    #[test]
     fn the_form_makes_no_difference() {
         for text in ["02:00:5e:10:00:ab", "02-00-5E-10-00-AB", "0200.5e10.00ab"] {
-            assert!(same(text, "02:00:5e:10:00:ab"), "{text}");
+            assert!(is_one(text) && same(text, "02:00:5e:10:00:ab"), "{text}");
             assert!(!same(text, "02:00:5e:10:00:ac"), "{text}");
         }
     }

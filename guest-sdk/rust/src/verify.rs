@@ -46,7 +46,8 @@ pub fn own_interface(call: &Call, result: &CniResult) -> (u32, Interface) {
     last.map_or_else(Default::default, |(place, interface)| (place, interface.clone()))
 }
 
-/// The container's interface of a result with its place there, and the link that it is: of this kind, with the MAC of the result.
+/// The container's interface of a result with its place there, and the link that it is: of this kind if one is said, with the MAC
+/// of the result.
 ///
 /// # Errors
 /// What does not fit, with `prefix` before it as the plugins of the reference have it ("vlan: ", or nothing).
@@ -54,7 +55,7 @@ pub fn attached(
     call: &Call,
     result: &CniResult,
     container: &Netns,
-    kind: &str,
+    kind: Option<&str>,
     prefix: &str,
 ) -> Result<(u32, Link, LinkInfo), Failure> {
     let (place, expected) = own_interface(call, result);
@@ -69,7 +70,7 @@ pub fn attached(
         || Failure::internal([prefix, "Container Interface name in prevResult: ", name, " not found"].concat());
     let link = container.link(name).map_err(|_| missing())?;
     let info = link.info().map_err(|_| missing())?;
-    if info.kind != kind {
+    if let Some(kind) = kind.filter(|kind| info.kind != *kind) {
         return Err(Failure::internal(["Error: Container interface ", name, " not of type ", kind].concat()));
     }
     if !mac_matches(&expected, &info) {

@@ -62,10 +62,14 @@ pub trait Kernel {
     fn change_link(&mut self, link: LinkId, changes: &LinkChanges) -> Outcome<()>;
     /// Makes the link a port of `master` (same namespace), or of nothing.
     fn set_master(&mut self, link: LinkId, master: Option<LinkId>) -> Outcome<()>;
-    /// Moves and renames in one message; the answer is the link where it is now.
-    fn move_link(&mut self, _link: LinkId, _to: Netns, _name: &str) -> Outcome<LinkId> {
-        Err(KernelError::unsupported("move a link to another namespace"))
-    }
+    /// Moves a link to another namespace, under a name and, if one is said, with an alias (empty for none): as it was, or all of
+    /// it. It is down then, and without addresses. The answer is the link where it is now.
+    fn move_link(&mut self, link: LinkId, to: Netns, name: &str, alias: Option<&str>) -> Outcome<LinkId>;
+    /// The network interface of a device in the host's namespace: by its PCI address, its name on the auxiliary bus or its path
+    /// below /sys/devices.
+    fn device_link(&mut self, id: &str) -> Outcome<LinkInfo>;
+    /// The driver that is bound to it. `NotFound` without one.
+    fn device_driver(&mut self, id: &str) -> Outcome<String>;
     /// Returns when the link is gone from its namespace; the kernel's own freeing of it goes on behind
     /// (`linux/delete.rs` says how). A link that is gone already is success.
     fn delete_link(&mut self, link: LinkId) -> Outcome<()>;

@@ -328,13 +328,22 @@ fn bridges_and_other_kinds() {
 fn moving() {
     with_kernel(|kernel, _| {
         let (one, two) = kernel.create_veth(&device(Netns::Host, "one"), &device(Netns::Host, "two")).unwrap();
-        let moved = kernel.move_link(two, Netns::Container, "net1").unwrap();
-        assert_eq!(kernel.link_info(moved).unwrap().name, "net1");
+        let moved = kernel.move_link(two, Netns::Container, "net1", Some("two")).unwrap();
+        let info = kernel.link_info(moved).unwrap();
+        assert_eq!((info.name.as_str(), info.alias.as_deref()), ("net1", Some("two")));
         not_found(kernel.link_by_name(Netns::Host, "two"));
         assert_eq!(kernel.veth_peer(one).unwrap().id, moved);
-        let back = kernel.move_link(moved, Netns::Host, "three").unwrap();
+        let back = kernel.move_link(moved, Netns::Host, "three", Some("")).unwrap();
         assert_eq!(kernel.veth_peer(one).unwrap().id, back);
-        assert!(kernel.move_link(back, Netns::Container, "lo").is_err());
+        assert_eq!(kernel.link_info(back).unwrap().alias, None);
+        // The kernel would have moved it by then, under the name that it has.
+        assert!(matches!(kernel.move_link(back, Netns::Container, "lo", None), Err(KernelError::Exists(_))));
+        assert_eq!(kernel.link_info(back).unwrap().name, "three");
+        // A name that another link of the container has: it is given on the way.
+        kernel.create_veth(&device(Netns::Container, "four"), &device(Netns::Container, "five")).unwrap();
+        let moved = kernel.move_link(back, Netns::Container, "net1", None).unwrap();
+        let back = kernel.move_link(moved, Netns::Host, "four", None).unwrap();
+        assert_eq!(kernel.link_info(back).unwrap().name, "four");
     });
 }
 

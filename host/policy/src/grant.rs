@@ -41,6 +41,10 @@ pub struct Grant {
     /// Whether it may make tap devices of the container.
     #[serde(default)]
     pub tap: bool,
+    /// Patterns of identities of hardware ("0000:03:00.0") whose interface it may find, and move into the container, if the
+    /// configuration names it.
+    #[serde(default)]
+    pub devices: Vec<String>,
     /// Patterns of directories that a configuration's `dataDir` may name beside the default.
     pub data_dirs: Vec<String>,
     /// Files it may read: policy's name, or the path itself, to path.
@@ -155,6 +159,8 @@ pub struct LinkRules {
     pub use_: Vec<String>,
     /// May be changed, if it is a bridge or the port of a bridge's VLAN; anything else of these names may be looked at.
     pub change: Vec<String>,
+    /// May be moved into the container, if the configuration names it. Includes `see`.
+    pub take: Vec<String>,
 }
 
 /// An agent that plugins call by name.

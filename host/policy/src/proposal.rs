@@ -1,7 +1,7 @@
 //! Lines of `policy.toml` as a refusal proposes them: whole, with what the key has already, so that each can take the place of the
 //! one that is there. A second line of the same key would be refused, and one without the others would take them away.
 
-use crate::Grant;
+use crate::{Grant, LinkRules};
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
@@ -47,8 +47,19 @@ impl Grant {
         self.with_link("use", name)
     }
 
+    /// `links = { ... }` with one link more that may be moved into the container.
+    pub fn with_taken(&self, name: &str) -> String {
+        self.with_link("take", name)
+    }
+
+    /// `devices = [...]` with one identity more.
+    pub fn with_device(&self, id: &str) -> String {
+        line("devices", &self.devices, id)
+    }
+
     fn with_link(&self, wanted: &str, name: &str) -> String {
-        let kinds = [("see", &self.links.see), ("use", &self.links.use_), ("change", &self.links.change)];
+        let LinkRules { see, use_, change, take } = &self.links;
+        let kinds = [("see", see), ("use", use_), ("change", change), ("take", take)];
         let kinds = kinds.into_iter().filter(|(kind, patterns)| *kind == wanted || !patterns.is_empty());
         let kinds = kinds.map(|(kind, patterns)| match kind == wanted {
             true => line(kind, patterns, name),
@@ -106,6 +117,8 @@ mod tests {
             (grant.with_sysctl("ipv4/ip_forward=0"), r#"sysctls = ["ipv4/ip_forward=0"]"#),
             (grant.with_bridge("br0"), r#"links = { use = ["eth*"], change = ["cni0", "br0"] }"#),
             (grant.with_master("eth1"), r#"links = { use = ["eth*", "eth1"], change = ["cni0"] }"#),
+            (grant.with_taken("eth2"), r#"links = { use = ["eth*"], change = ["cni0"], take = ["eth2"] }"#),
+            (grant.with_device("0000:03:00.0"), r#"devices = ["0000:03:00.0"]"#),
             (grant.with_file("/etc/resolv.conf"), r#"files = ["/etc/hosts", "/etc/resolv.conf"]"#),
             (grant.with_file("subnet"), r#"files = { "/etc/hosts" = "/etc/hosts", "subnet" = "/PATH/OF/IT" }"#),
         ] {

@@ -7,6 +7,7 @@ mod forgotten;
 mod given;
 mod reach;
 pub(crate) mod routing;
+pub(crate) mod taking;
 
 pub(crate) use given::Given;
 pub(crate) use reach::is_shared;
@@ -76,6 +77,8 @@ pub(crate) struct Session {
     journal: Option<Journal>,
     /// Links that this call made, both ends of a veth.
     created: Vec<LinkId>,
+    /// Links of the node that a guest has found by their hardware.
+    found: Vec<LinkId>,
     /// Names of links that were seen.
     names: Vec<(LinkId, String)>,
     /// Shared links that this call has made sure of, as they were then.
@@ -181,6 +184,7 @@ impl Session {
             kernel,
             journal,
             created: Vec::new(),
+            found: Vec::new(),
             names: Vec::new(),
             ensured: Vec::new(),
             intended: 0,

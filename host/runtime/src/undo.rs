@@ -3,7 +3,7 @@
 use crate::endpoint::{self, Fault};
 use crate::host_end;
 use crate::refusal::Refusal;
-use crate::session::{Session, netns};
+use crate::session::{Session, netns, taking};
 use sandwire_cni::Command;
 use sandwire_kernel::{
     Kernel, KernelError, LinkChanges, LinkId, LinkInfo, Netns, PolicyRule, RouteMode, RouteSpec, Rule, RuleOwner,
@@ -208,6 +208,9 @@ fn in_kernel(session: &mut Session, undo: &Undo) -> Fate {
     let Some(kernel) = session.kernel_if_open() else {
         return Fate::Failed(format!("{undo:?}: this call was opened without network namespaces"));
     };
+    if let Undo::MoveLink { name, former_name, index, taken: Some(taken), .. } = undo {
+        return taking::give_back(session, name, former_name, *index, *taken);
+    }
     let at = undo.side().map_or(Netns::Host, netns);
     if at == Netns::Container && !kernel.has_container() {
         // It went with its namespace.
@@ -311,7 +314,7 @@ fn in_kernel(session: &mut Session, undo: &Undo) -> Fate {
             };
             match ours {
                 true => {
-                    let moved = kernel.move_link(info.id, netns(*to), former_name).map(|_| ());
+                    let moved = kernel.move_link(info.id, netns(*to), former_name, None).map(|_| ());
                     session.forget_name(info.id);
                     fate(&format!("moving link {name:?} back"), moved)
                 }

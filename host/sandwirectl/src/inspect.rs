@@ -120,6 +120,7 @@ fn proposal(plugin: &str, digest: &str, wants: &[Capability]) -> String {
             "if it decides itself what addresses pods have",
         ),
         (&["links"], "tap = true", "if it makes tap devices"),
+        (&["devices"], "devices = [\"0000:03:00.0\"]", "hardware whose interface it may take into the pod"),
         (&["files"], "files = [\"/etc/resolv.conf\"]", "the files it may read"),
         (&["files", "leases"], "data_dirs = [\"/run/ipam\"]", "directories of leases, or of a file for each pod"),
         (&["endpoint"], "endpoints = [\"agent\"]", "the agents it may call; each has a table:"),

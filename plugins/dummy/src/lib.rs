@@ -61,7 +61,7 @@ impl Check for Dummy {
         config.ipam.check(call)?;
         let mut result = call.require_prev_result()?;
         let container = host::require_container()?;
-        let (place, link, info) = verify::attached(call, &result, &container, "dummy", "")?;
+        let (place, link, info) = verify::attached(call, &result, &container, Some("dummy"), "")?;
         if !info.up {
             return Err(Failure::internal(["Interface ", &info.name, " is down"].concat()));
         }

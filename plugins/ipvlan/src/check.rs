@@ -11,7 +11,7 @@ impl Check for Ipvlan {
         config.ipam.check(call)?;
         let mut result = call.require_prev_result()?;
         let container = host::require_container()?;
-        let (place, link, info) = verify::attached(call, &result, &container, "ipvlan", "")?;
+        let (place, link, info) = verify::attached(call, &result, &container, Some("ipvlan"), "")?;
         let (_, mode) = config.mode()?;
         let present = info.fact("ipvlan.mode").unwrap_or_default();
         if present != mode {

@@ -44,7 +44,7 @@ impl Check for Tap {
         config.ipam.check(call)?;
         let mut result = call.require_prev_result()?;
         let container = host::require_container()?;
-        let (place, link, _) = verify::attached(call, &result, &container, "tun", "")?;
+        let (place, link, _) = verify::attached(call, &result, &container, Some("tun"), "")?;
         // Addresses of other interfaces are other plugins' of the chain. An old result does not say whose they are.
         result.ips.retain(|ip| ip.interface.is_none_or(|of| of == place));
         verify::addresses(&container, &link, call.ifname(), &result.ips)?;

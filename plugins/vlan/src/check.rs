@@ -14,7 +14,7 @@ impl Check for Vlan {
         let (name, vlan) = config.identity()?;
         let home = master::place(config.link_in_container).unwrap_or_else(host::netns);
         let (_, parent) = master::find(name, &home)?;
-        let (place, link, info) = verify::attached(call, &result, &container, "vlan", "vlan: ")?;
+        let (place, link, info) = verify::attached(call, &result, &container, Some("vlan"), "vlan: ")?;
         is_in(vlan, &parent, &info)?;
         let mtu = config.mtu(parent.mtu)?.unwrap_or(info.mtu);
         if info.mtu != mtu {

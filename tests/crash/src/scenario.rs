@@ -98,10 +98,17 @@ impl Scenario {
         Self { name: "tap", whose: Whose::Ours, plugin: "tap", ifname: "eth0", config, agent: false }
     }
 
+    /// An interface of the node in the pod, with an address of each family; one for each pod.
+    pub fn host_device() -> Self {
+        let config = json!({"cniVersion": "1.1.0", "name": "net", "type": "host-device", "device": "eth7", "ipam": dual_stack()});
+        Self { name: "host-device", whose: Whose::Ours, plugin: "host-device", ifname: "eth0", config, agent: false }
+    }
+
     /// What has to be there before a call for the pods that exist, as a script: what earlier plugins of a chain make.
     pub fn before(&self) -> &'static str {
         match self.plugin {
             "macvlan" => MASTER,
+            "host-device" => "for n in 7 8; do ip link add eth$n type veth peer name wire$n; ip link set wire$n up; done",
             "bandwidth" => {
                 "for pod in a b; do [ ! -e /run/netns/pod-$pod ] ||
                     ip link add veth$pod up type veth peer name eth0 netns pod-$pod; done"
@@ -147,10 +154,11 @@ impl Scenario {
     /// The configuration for a pod. What a runtime gives a plugin of a chain is another for each: two can't have one address
     /// or one port.
     pub(crate) fn config_of(&self, pod: &str) -> Value {
-        if pod != "pod-b" || self.config.get("prevResult").is_none() {
+        let is_shared = self.config.get("prevResult").is_none() && self.plugin != "host-device";
+        if pod != "pod-b" || is_shared {
             return self.config.clone();
         }
-        let text = self.config.to_string();
+        let text = self.config.to_string().replace("\"eth7\"", "\"eth8\"");
         let text = text.replace("10.1.2.3/", "10.1.2.4/").replace("fd00:1:2::3/", "fd00:1:2::4/");
         let text = text.replace(":8080", ":8081").replace(":8053", ":8054");
         serde_json::from_str(&text).unwrap_or_default()

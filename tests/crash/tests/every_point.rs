@@ -61,6 +61,9 @@ every_point! {
     macvlan_gc: macvlan Gc;
     sbr_add: sbr Add;
     sbr_del: sbr Del;
+    // (A veth goes with its pod: what GC finds is nothing.)
+    host_device_add: host_device Add;
+    host_device_del: host_device Del;
     tap_add: tap Add;
     tap_del: tap Del;
     tap_gc: tap Gc;

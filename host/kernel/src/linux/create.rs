@@ -339,16 +339,3 @@ pub(super) fn other(kernel: &mut LinuxKernel, device: &DeviceSpec, kind: &Virtua
     let info = std::iter::once(Info::Kind(kind)).chain(data.map(Info::Data)).collect();
     single(kernel, device, info, parent)
 }
-
-/// Moves and renames in one message. Slow (see [`veth`]); for physical devices there is no other way.
-pub(super) fn move_link(kernel: &mut LinuxKernel, link: LinkId, to: Netns, name: &str) -> Outcome<LinkId> {
-    let fd = kernel.namespace(to)?.fd.as_raw_fd();
-    let message = LinkUnspec::new_with_index(link.index).name(name).setns_by_fd(fd).build();
-    let from = kernel.namespace(link.netns)?;
-    if let Err(refusal) = from.route.request(RouteNetlinkMessage::SetLink(message), 0) {
-        let old = links::name_of(from, link.index);
-        return Err(refusal.into_error(format_args!("could not move link {old:?} to {to} as {name:?}")));
-    }
-    // The index is kept only if it was free there (`dev_index_reserve`).
-    Ok(links::by_name(kernel.namespace(to)?, name).map_err(KernelError::half_done)?.id)
-}

@@ -9,7 +9,9 @@ mod bridge;
 mod configure;
 mod create;
 mod delete;
+mod devices;
 mod links;
+mod moving;
 mod netns;
 pub mod nftables;
 mod routes;
@@ -269,8 +271,16 @@ impl Kernel for LinuxKernel {
         self.connect(link, master)
     }
 
-    fn move_link(&mut self, link: LinkId, to: Netns, name: &str) -> Outcome<LinkId> {
-        create::move_link(self, link, to, name)
+    fn move_link(&mut self, link: LinkId, to: Netns, name: &str, alias: Option<&str>) -> Outcome<LinkId> {
+        moving::link(self, link, to, name, alias)
+    }
+
+    fn device_link(&mut self, id: &str) -> Outcome<LinkInfo> {
+        self.link_by_name(Netns::Host, &devices::interface(id)?)
+    }
+
+    fn device_driver(&mut self, id: &str) -> Outcome<String> {
+        devices::driver(id)
     }
 
     fn delete_link(&mut self, link: LinkId) -> Outcome<()> {

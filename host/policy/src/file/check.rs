@@ -122,6 +122,7 @@ impl Checker<'_> {
             ("files", &["files"], plugin.files.as_ref().map(Spanned::span)),
             ("links", &["host-netns", "shared", "links"], plugin.links.as_ref().map(Spanned::span)),
             ("tap", &["links"], plugin.tap.as_ref().map(Spanned::span)),
+            ("devices", &["devices"], plugin.devices.as_ref().map(Spanned::span)),
         ] {
             if let Some(at) = at
                 && !needs.iter().any(|interface| imports.contains(*interface))
@@ -150,6 +151,7 @@ impl Checker<'_> {
             see: self.patterns(&links.see, "link name", link_pattern),
             use_: self.patterns(&links.use_, "link name", link_pattern),
             change: self.patterns(&links.change, "link name", link_pattern),
+            take: self.patterns(&links.take, "link name", link_pattern),
         });
         let native_delegates = self.patterns(list(&plugin.native_delegates), "plugin type", type_pattern);
         if let Some(native) = &plugin.native_delegates
@@ -174,6 +176,7 @@ impl Checker<'_> {
                 native_delegates,
                 own_addresses: plugin.own_addresses,
                 tap: plugin.tap.is_some_and(Spanned::into_inner),
+                devices: self.patterns(list(&plugin.devices), "device", device_pattern),
                 data_dirs: self.patterns(list(&plugin.data_dirs), "directory", absolute),
                 files: self.files(plugin.files),
                 refused: None,
@@ -315,6 +318,19 @@ fn link_pattern(pattern: &str) -> Result<(), &'static str> {
         Err("the kernel's names have at most 15 bytes")
     } else if pattern.bytes().any(|b| b == b'/' || b == b':' || b.is_ascii_whitespace()) {
         Err("the kernel allows no \"/\", \":\" or blank in a name")
+    } else {
+        Ok(())
+    }
+}
+
+/// A name on the bus of PCI or of auxiliary devices, or a path of sysfs.
+fn device_pattern(pattern: &str) -> Result<(), &'static str> {
+    if pattern.is_empty() {
+        Err("it is empty; \"*\" stands for all")
+    } else if pattern.contains('/') && !pattern.starts_with("/sys/devices/") {
+        Err("write an address such as \"0000:03:00.0\", or a path that begins with /sys/devices/")
+    } else if pattern.split('/').any(|segment| segment == "..") {
+        Err("it has a \"..\" segment")
     } else {
         Ok(())
     }

@@ -64,6 +64,8 @@ pub(super) struct Plugin {
     #[serde(default)]
     pub(super) tap: Option<Spanned<bool>>,
     #[serde(default)]
+    pub(super) devices: Option<Spanned<Texts>>,
+    #[serde(default)]
     pub(super) data_dirs: Option<Spanned<Texts>>,
     #[serde(default)]
     pub(super) files: Option<Spanned<Files>>,
@@ -80,6 +82,8 @@ pub(super) struct Links {
     pub(super) use_: Texts,
     #[serde(default)]
     pub(super) change: Texts,
+    #[serde(default)]
+    pub(super) take: Texts,
 }
 
 /// `files = ["/etc/resolv.conf"]`, or `files = { flannel-subnet = "/run/flannel/subnet.env" }`. The list form asks for a

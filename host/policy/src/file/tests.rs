@@ -37,7 +37,7 @@ fn parse(text: &str) -> Result<PolicyFile, Faults> {
 #[test]
 fn mistakes_say_where_and_what_to_write() {
     let plugin = "version = 1\n[plugins.a]\ncomponent = \"DIGEST\"\n";
-    let rows: [(&str, usize, &str); 39] = [
+    let rows: [(&str, usize, &str); 41] = [
         ("", 1, "\"version\" is missing at the top"),
         ("version = 2\n", 1, "version 2 is not known to this release, which reads version 1"),
         ("version = 1\n[tenants]\n", 2, "[tenants] arrives with a later release"),
@@ -57,6 +57,16 @@ fn mistakes_say_where_and_what_to_write() {
         ("{P}wasi = \"yes\"\n", 4, "invalid type: string \"yes\", expected a boolean in [plugins.a]"),
         ("{P}\n\nimports = [\n  \"link\",\n]\n", 7, "no interface is named \"link\"; did you mean \"links\"?"),
         ("{P}imports = [\"types\"]\n", 4, "\"types\" grants nothing and needs no grant"),
+        (
+            "{P}imports = [\"devices\"]\ndevices = [\"net/eth0\"]\n",
+            5,
+            "\"net/eth0\" can't be a device: write an address such as",
+        ),
+        (
+            "{P}imports = [\"links\"]\ndevices = [\"*\"]\n",
+            5,
+            "devices has no effect in [plugins.a] without \"devices\"",
+        ),
         ("{P}imports = [\"wasi:cli/stdout\"]\n", 4, "write  wasi = true  under [plugins.a]"),
         (
             "{P}sysctls = [\"ipv4/ip_forward\"]\n",

@@ -1,9 +1,9 @@
-//! `bridging` and `devices`.
+//! `bridging`.
 
 use super::parse;
-use crate::bindings::{bridging, devices};
+use crate::bindings::bridging;
 use crate::guest::Guest;
-use crate::handles::{LinkHandle, NetnsHandle, Right};
+use crate::handles::{LinkHandle, Right};
 use crate::refusal::{Answer, Refusal};
 use sandwire_kernel::{BridgePort, PortVlan};
 use wasmtime::component::Resource;
@@ -54,15 +54,5 @@ impl bridging::Host for Guest {
             .into_iter()
             .map(|v| bridging::Vlan { first: v.first, last: v.last, pvid: v.pvid, untagged: v.untagged })
             .collect())
-    }
-}
-
-impl devices::Host for Guest {
-    fn find(&mut self, _: Resource<NetnsHandle>, _: String) -> Answer<Resource<LinkHandle>> {
-        Err(Refusal::unsupported("find devices by identity"))
-    }
-
-    fn driver(&mut self, _: String) -> Answer<String> {
-        Err(Refusal::unsupported("tell the driver of a device"))
     }
 }

@@ -7,6 +7,7 @@ use crate::guest::Guest;
 use crate::handles::{LinkHandle, NetnsHandle, Right};
 use crate::host_end;
 use crate::refusal::{Answer, Refusal};
+use crate::session::taking::{self, Move};
 use crate::session::{Session, side};
 use sandwire_cni::Command;
 use sandwire_kernel::{
@@ -292,26 +293,29 @@ impl links::Host for Guest {
 
     fn move_to(&mut self, l: Resource<LinkHandle>, to: Resource<NetnsHandle>, name: String) -> Answer<()> {
         let plugin = self.grant.plugin.clone();
-        let link = self.own(&l, "move")?;
         let to = parse::netns(&self.table, &to)?.netns;
         let name = parse::ifname(&name)?;
-        let session = self.session()?;
-        let undo = |index| Undo::MoveLink {
-            side: side(to),
-            name: name.clone(),
-            to: side(link.id.netns),
-            former_name: link.name.clone(),
-            index,
+        let (session, table, grant) = self.parts()?;
+        let link = parse::link(table, &l, session.needed_to_move(table.get(&l)?.id.netns, to), "move")?;
+        let info = session.kernel()?.link_info(link.id)?;
+        let movement = session.movement(&info, link.right, to, &name, grant)?;
+        let undo = |index| taking::undo(&info, to, &name, index, movement);
+        let (right, alias) = match movement {
+            Move::Own => (Right::Own, None),
+            Move::Take(_) => (Right::Own, Some(info.name.as_str())),
+            Move::GiveBack => (Right::See, Some("")),
         };
-        let id = session.perform(
-            &plugin,
-            undo(None),
-            |kernel| kernel.move_link(link.id, to, &name),
-            |id| Some(undo(Some(id.index))),
-        )?;
-        let handle = self.table.get_mut(&l)?;
-        handle.id = id;
-        handle.name = name;
+        let moved = |kernel: &mut (dyn Kernel + Send + 'static)| kernel.move_link(info.id, to, &name, alias);
+        let id = match movement {
+            // It is as it was before the attachment: nothing is left to take back.
+            Move::GiveBack => session.change(moved)?,
+            _ => session.perform(&plugin, undo(None), moved, |id| Some(undo(Some(id.index))))?,
+        };
+        if movement == Move::GiveBack {
+            session.taken_back(|undo| taking::is_of(undo, &info))?;
+        }
+        session.forget_name(info.id);
+        *self.table.get_mut(&l)? = LinkHandle { id, name, right };
         Ok(())
     }
 
@@ -321,6 +325,9 @@ impl links::Host for Guest {
             self.own(&l, "remove")?;
         }
         let session = self.session()?;
+        if link.id.netns == Netns::Container && session.has_taken(&link.name) {
+            return Err(Refusal::denied(format!("may not remove {:?}: it is the node's, and goes back", link.name)));
+        }
         // The attachment's own interface is none, and every DEL removes that: not asked for it.
         let may_be_vrf = link.id.netns == Netns::Container && link.name != session.subject.attachment.ifname;
         if may_be_vrf && shared::is_vrf_in_use(session.kernel()?, link.id)? {

@@ -6,6 +6,7 @@ mod bridging;
 mod configure;
 mod conntrack;
 mod delegate;
+mod devices;
 mod endpoint;
 mod files;
 mod firewall;

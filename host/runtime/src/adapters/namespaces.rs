@@ -25,6 +25,10 @@ impl Guest {
                 let remedy = grant.to_allow(grant.with_master(&info.name));
                 return Err(Refusal::not_granted(format!("use link {:?}", info.name), remedy));
             }
+            None if session.subject.verb == Command::Add && session.given.names_device(&info.name) => {
+                let remedy = grant.to_allow(grant.with_taken(&info.name));
+                return Err(Refusal::not_granted(format!("take link {:?} of the node", info.name), remedy));
+            }
             None => return Err(Refusal::not_found(format!("link {:?} not found", info.name))),
         };
         Ok(table.push(LinkHandle { id: info.id, name: info.name.clone(), right })?)
@@ -48,6 +52,9 @@ impl Guest {
         put("txqlen", info.txqlen.to_string());
         if let Some(alias) = &info.alias {
             put("alias", alias.clone());
+        }
+        if let Some(former) = session.former_name(info, grant) {
+            put("former-name", former);
         }
         if let Some(filtering) = info.vlan_filtering {
             put("bridge.vlan-filtering", filtering.to_string());

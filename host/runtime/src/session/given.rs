@@ -2,6 +2,7 @@
 //! plugin says beside it is its own.
 
 use sandwire_cni::{NetworkConfig, go_json::Json};
+use sandwire_kernel::{LinkInfo, Mac};
 use serde::Deserialize;
 use serde_json::Value;
 use std::cell::OnceCell;
@@ -26,6 +27,12 @@ struct Wants {
     bridge: String,
     /// The link to ride on that it names.
     master: String,
+    /// The link to take that it names.
+    device: String,
+    /// The same by its MAC.
+    hwaddr: Option<Mac>,
+    /// Hardware that it names: an address on a bus, a path of sysfs.
+    hardware: Vec<String>,
     /// Protocol (IPPROTO_*), port of the node, the node's address or none for all of them.
     ports: Vec<(u8, u16, Option<IpAddr>)>,
 }
@@ -50,8 +57,15 @@ impl Wants {
             Some(Json::String(text)) => text.clone(),
             _ => String::new(),
         };
-        let (bridge, master) = (text("bridge"), text("master"));
-        let mappings = match tree.get("runtimeConfig").and_then(|config| config.get("portMappings")) {
+        let (bridge, master, device) = (text("bridge"), text("master"), text("device"));
+        let hwaddr = text("hwaddr").parse().ok();
+        let runtime = |key: &str| tree.get("runtimeConfig").and_then(|config| config.get(key));
+        let mut hardware = vec![text("pciBusID"), text("kernelpath")];
+        hardware.extend(match runtime("deviceID") {
+            Some(Json::String(id)) => Some(id.clone()),
+            _ => None,
+        });
+        let mappings = match runtime("portMappings") {
             Some(Json::Array(mappings)) => mappings.as_slice(),
             _ => &[],
         };
@@ -61,7 +75,7 @@ impl Wants {
             Some((named?.1, u16::try_from(mapping.host_port).ok()?, address.filter(|ip| !ip.is_unspecified())))
         };
         let ports = mappings.iter().filter_map(|mapping| port(&mapping.clone().decode().ok()?)).collect();
-        Self { force_address: force.unwrap_or_default(), bridge, master, ports }
+        Self { force_address: force.unwrap_or_default(), bridge, master, device, hwaddr, hardware, ports }
     }
 }
 
@@ -100,6 +114,21 @@ impl Given {
     /// Whether it names this link of the node, as a bridge or as what to ride on.
     pub(crate) fn names(&self, link: &str) -> bool {
         [&self.wants().bridge, &self.wants().master].into_iter().any(|named| named == link)
+    }
+
+    /// Whether it names this link of the node as the one that the pod shall have.
+    pub(crate) fn names_device(&self, link: &str) -> bool {
+        self.wants().device == link
+    }
+
+    /// The same, by its name or its MAC.
+    pub(crate) fn wants_link(&self, info: &LinkInfo) -> bool {
+        self.names_device(&info.name) || self.wants().hwaddr.is_some_and(|mac| info.mac == Some(mac))
+    }
+
+    /// The same of hardware, whose interface the pod shall have.
+    pub(crate) fn names_hardware(&self, id: &str) -> bool {
+        self.wants().hardware.iter().any(|named| named == id)
     }
 
     /// Whether a foreign address of a bridge may be replaced.

@@ -178,9 +178,12 @@ impl Session {
                     Some(Right::Change)
                 } else if matches_any(&grant.links.use_, &info.name) {
                     Some(Right::Use)
-                } else if [&grant.links.change, &grant.links.see].iter().any(|list| matches_any(list, &info.name)) {
+                } else if [&grant.links.change, &grant.links.see, &grant.links.take]
+                    .iter()
+                    .any(|list| matches_any(list, &info.name))
+                {
                     // What may be changed is what attachments share. "*" among it is not meant to be an uplink: a macvlan on
-                    // it gets its traffic.
+                    // it gets its traffic. What may be taken is taken whole.
                     Some(Right::See)
                 } else {
                     None

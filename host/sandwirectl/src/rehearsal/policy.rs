@@ -64,12 +64,13 @@ fn all_of_it(plugin: &str, digest: &str, surface: &Surface) -> String {
     let mut text = format!("\n{}\ncomponent = {digest:?}\nimports = [{}]\n", header(plugin), imports.join(", "));
     for (needed, line) in [
         (wants(&["wasi"]), "wasi = true"),
-        (wants(&["host-netns", "shared", "links"]), "links = { use = [\"*\"], change = [\"*\"] }"),
+        (wants(&["host-netns", "shared", "links"]), "links = { use = [\"*\"], change = [\"*\"], take = [\"*\"] }"),
         // Keys of "all" and the like count only when they are written out.
         (wants(&["shared", "sysctl"]), "sysctls = [\"*\", \"ipv4/ip_forward\", \"ipv6/conf/all/forwarding\"]"),
         (wants(&["delegate"]), "delegates = [\"*\"]"),
         (true, "own_addresses = true"),
         (wants(&["links"]), "tap = true"),
+        (wants(&["devices"]), "devices = [\"*\"]"),
         (wants(&["endpoint"]), "endpoints = [\"bagpipe\"]"),
         (wants(&["leases", "files"]), "data_dirs = [\"/*\"]"),
     ] {

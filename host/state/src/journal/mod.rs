@@ -6,7 +6,7 @@ mod nameless;
 mod undo;
 
 pub use nameless::{Nameless, adopt, discard, nameless};
-pub use undo::{Held, Side, Undo};
+pub use undo::{Held, Side, Taken, Undo};
 
 use crate::{Outcome, Owner, StateError, names};
 use file::{Content, JournalFile, Line};

@@ -87,6 +87,9 @@ pub enum Undo {
         /// Its index where it is now, once known.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         index: Option<u32>,
+        /// Of a link of the node that the attachment has taken.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        taken: Option<Taken>,
     },
     /// Give a link the master that it had.
     SetMaster {
@@ -215,6 +218,16 @@ pub enum Undo {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         held: Option<Held>,
     },
+}
+
+/// How a link of the node was that an attachment has taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Taken {
+    /// Whether it was up.
+    pub up: bool,
+    /// Whether it is one that outlives its namespace: the kernel destroys links that a driver makes on demand.
+    pub physical: bool,
 }
 
 /// What the network holds of a link of the node that Sandwire does not make: an agent's bridge, which is another one after

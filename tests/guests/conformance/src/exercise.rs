@@ -100,7 +100,7 @@ impl Seen {
         self.note("files read-own", files::read_own("/run/cni/conformance", ".json"));
         self.note("files remove-own", files::remove_own("/run/cni/conformance", ".json"));
         self.agent();
-        self.note("devices driver", devices::driver("0000:00:00.0"));
+        self.note("devices driver", devices::driver("/sys/devices/virtual"));
         let leased = self.leases();
         self.delegates(subject);
 
@@ -111,7 +111,7 @@ impl Seen {
         let place = container.as_ref().unwrap_or(&node);
         self.note("namespaces netns.link", place.link("lo"));
         self.note("namespaces netns.links", place.links());
-        self.note("devices find", devices::find(&node, "0000:00:00.0"));
+        self.note("devices find", devices::find(&node, "/sys/devices/virtual"));
         self.note("conntrack flush", conntrack::flush(&node, firewall::Protocol::Tcp, Some("10.77.0.9"), 80));
         let bridge = self.bridge(&node);
 

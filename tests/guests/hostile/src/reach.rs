@@ -5,7 +5,7 @@ use sandwire_plugin::bindings::imports::sandwire::cni::configure;
 use sandwire_plugin::host::{
     self, addresses,
     addresses::Address,
-    delegate, endpoint, files, firewall, leases, links,
+    delegate, devices, endpoint, files, firewall, leases, links,
     links::{Changes, Device},
     namespaces::{Link, Netns},
     routes,
@@ -46,6 +46,11 @@ pub(crate) const ACTS: &[(&str, Act)] = &[
     ("remove-rule", remove_rule),
     ("reserve-table", reserve_table),
     ("make-tap", make_tap),
+    ("take", take),
+    ("take-and-remove", take_and_remove),
+    ("take-and-lose", take_and_lose),
+    ("find-device", find_device),
+    ("driver", driver),
 ];
 
 fn place(config: &Value) -> Result<Netns, Failure> {
@@ -269,4 +274,35 @@ fn reserve_table(config: &Value) -> Result<String, Failure> {
 fn make_tap(config: &Value) -> Result<String, Failure> {
     links::create_tap(&Device::new(&place(config)?).named("tap0"), &[])?;
     succeeded("make-tap")
+}
+
+/// Takes a link of the node into the container, under the name `as`.
+fn taken(config: &Value) -> Result<Link, Failure> {
+    let link = host::netns().link(text(config, "link"))?;
+    links::move_to(&link, &host::require_container()?, text(config, "as"))?;
+    Ok(link)
+}
+
+fn take(config: &Value) -> Result<String, Failure> {
+    links::change(&taken(config)?, &Changes::up(true))?;
+    succeeded("take")
+}
+
+fn take_and_remove(config: &Value) -> Result<String, Failure> {
+    links::remove(&taken(config)?)?;
+    succeeded("remove")
+}
+
+fn take_and_lose(config: &Value) -> Result<String, Failure> {
+    links::move_to(&taken(config)?, &host::netns(), "lost0")?;
+    succeeded("lose")
+}
+
+fn find_device(config: &Value) -> Result<String, Failure> {
+    let info = devices::find(&place(config)?, text(config, "id"))?.info()?;
+    succeeded(&format!("found {}", info.name))
+}
+
+fn driver(config: &Value) -> Result<String, Failure> {
+    succeeded(&devices::driver(text(config, "id"))?)
 }

@@ -213,6 +213,48 @@ fn tap_devices() {
     bench.act("make-tap", &json!({})).unwrap().error_with(201, "make-tap").unwrap();
 }
 
+/// A link of the node is taken when policy lists it and the configuration names it, and goes back.
+#[test]
+fn links_that_are_taken() {
+    let mut bench = Bench::new("hostile", r#"links = { take = ["up*", "veth*", "lo"] }"#, "").unwrap();
+    let veth = neighbour(&mut bench);
+    bench.node.sh("ip link add up0 alias mine type veth peer name other0; ip link set up0 up").unwrap();
+    bench.look().unwrap();
+    let named = |link: &str| json!({"link": link, "device": link, "as": "eth0"});
+    bench.stopped("take", &named("other0"), 110, r#"links = { take = ["up*", "veth*", "lo", "other0"] }"#).unwrap();
+    for link in [veth.as_str(), "lo"] {
+        bench.stopped("take", &named(link), 110, "does not name it").unwrap();
+    }
+    bench.stopped("take", &json!({"link": "up0", "as": "eth0"}), 110, "the configuration does not name it").unwrap();
+    bench.stopped("take", &json!({"link": "up0", "device": "up0", "as": "eth5"}), 110, "can get one name").unwrap();
+    for (act, text) in [("take-and-remove", "it is the node's"), ("take-and-lose", "goes back under that name")] {
+        bench.stopped(act, &named("up0"), 110, text).unwrap();
+    }
+    bench.stopped("take", &named("up0"), 201, "take").unwrap();
+    bench
+        .stopped("change-link", &json!({"place": "host", "link": "up0", "device": "up0"}), 110, "may not change")
+        .unwrap();
+    for act in ["ride-on", "enslave-to"] {
+        bench.stopped(act, &named("up0"), 110, "").unwrap();
+    }
+}
+
+#[test]
+fn hardware() {
+    let bench = Bench::new("hostile", r#"devices = ["/sys/devices/virtual*"]"#, "").unwrap();
+    let known = "/sys/devices/virtual";
+    for act in ["find-device", "driver"] {
+        let id = |id: &str, named: &str| json!({"place": "host", "id": id, "kernelpath": named});
+        bench
+            .stopped(act, &id("/sys/devices/pci0", "/sys/devices/pci0"), 110, "to allow it write  devices = [")
+            .unwrap();
+        bench.stopped(act, &id(known, "/sys/devices/virtual/net"), 110, "the configuration does not name it").unwrap();
+        let outside = "/sys/devices/virtual/../../class";
+        bench.stopped(act, &id(outside, outside), 7, "is no path of a device").unwrap();
+    }
+    bench.stopped("find-device", &json!({"place": "host", "id": known, "kernelpath": known}), 201, "found lo").unwrap();
+}
+
 #[test]
 fn addresses_of_the_node() {
     let bench = Bench::new("hostile", "", "").unwrap();

@@ -6,7 +6,7 @@ use std::sync::Mutex;
 
 /// `SANDWIRE_KERNEL=full`: this kernel is the one that has everything (`tests/vm`). Then only the cases that need it are run,
 /// and a feature that is lacking is an error: no other machine runs their `steps`.
-pub(super) fn is_said_to_be_full() -> bool {
+pub fn is_said_to_be_full() -> bool {
     std::env::var_os("SANDWIRE_KERNEL").is_some_and(|value| value == "full")
 }
 

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
 
-pub use kernel::lacks as kernel_lacks;
+pub use kernel::{is_said_to_be_full as kernel_is_full, lacks as kernel_lacks};
 pub use steps::{Action, Expectation, Step, Subject, parse};
 
 /// Whose plugins are called.

@@ -27,6 +27,7 @@ plugins! {
     firewall "firewall"
     portmap "portmap"
     sbr "sbr"
+    host_device "host-device"
     tap "tap"
     vlan "vlan"
     vrf "vrf"

@@ -15,6 +15,8 @@ mod ctl;
 mod del;
 mod drop_in;
 mod going_back;
+mod hardware;
+mod host_device;
 mod interop;
 mod isolation;
 mod leases;

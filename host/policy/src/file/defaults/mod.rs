@@ -5,12 +5,13 @@
 pub const HEAD: &str = include_str!("head.toml");
 
 /// The plugins with an entry here.
-pub const SHIPPED: [&str; 17] = [
+pub const SHIPPED: [&str; 18] = [
     "bagpipe",
     "bandwidth",
     "bridge",
     "dummy",
     "firewall",
+    "host-device",
     "host-local",
     "ipvlan",
     "loopback",
@@ -25,12 +26,13 @@ pub const SHIPPED: [&str; 17] = [
     "vrf",
 ];
 
-const ENTRIES: [(&str, &str); 17] = [
+const ENTRIES: [(&str, &str); 18] = [
     ("bagpipe", include_str!("bagpipe.toml")),
     ("bandwidth", include_str!("bandwidth.toml")),
     ("bridge", include_str!("bridge.toml")),
     ("dummy", include_str!("dummy.toml")),
     ("firewall", include_str!("firewall.toml")),
+    ("host-device", include_str!("host-device.toml")),
     ("host-local", include_str!("host-local.toml")),
     ("ipvlan", include_str!("ipvlan.toml")),
     ("loopback", include_str!("loopback.toml")),
