@@ -30,7 +30,7 @@ done
 debian_packages "$cache/apt.log" "${missing[@]}"
 
 # ---- Debian's kernel
-want=$(sha256sum "$here/setup.sh" "$here/init" | sha256sum | cut -c1-16)
+want=$(cat "$here/setup.sh" "$here/init" | sha256sum | cut -c1-16)
 [ "$(cat "$cache/complete" 2>/dev/null)" != "$want" ] || exit 0
 newest() { apt-cache depends linux-image-amd64 2>/dev/null | awk '$1 == "Depends:" { print $2; exit }'; }
 package=$(newest)

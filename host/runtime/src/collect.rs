@@ -167,10 +167,9 @@ impl Stale {
     }
 }
 
-/// Whether there is nothing to be done for it in GC, which is told of no container's namespace: what was made in there goes
-/// with it, or with its other end.
+/// Whether there is nothing to be done for it in GC, which is told of no container's namespace.
 fn is_over(undo: &Undo) -> bool {
-    matches!(undo, Undo::Shared { .. }) || undo::is_in_container(undo)
+    matches!(undo, Undo::Shared { .. }) || undo::goes_with_container(undo)
 }
 
 #[derive(Default)]
@@ -324,7 +323,11 @@ fn finish(session: &mut Session, lock: &NetworkLock, one: &Stale, failures: &mut
     }
     let open: BTreeSet<u64> = one.open().map(|entry| entry.id).collect();
     for fate in undo::sweep(session, |entry| open.contains(&entry.id)) {
-        failures.add_fate(fate);
+        match fate {
+            // Agents have been asked before. A link that is in a container still, which nobody lists, is no failure of ours.
+            Fate::Later(text) => crate::log::note("warn", &format!("kept for later: {text}")),
+            fate => failures.add_fate(fate),
+        }
     }
     forget_empty(session);
 }

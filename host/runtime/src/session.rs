@@ -77,8 +77,8 @@ pub(crate) struct Session {
     journal: Option<Journal>,
     /// Links that this call made, both ends of a veth.
     created: Vec<LinkId>,
-    /// Links of the node that a guest has found by their hardware.
-    found: Vec<LinkId>,
+    /// Links of the node that a plugin, by its name, has found by their hardware.
+    found: Vec<(String, LinkId)>,
     /// Names of links that were seen.
     names: Vec<(LinkId, String)>,
     /// Shared links that this call has made sure of, as they were then.

@@ -107,6 +107,15 @@ fn covers(newer: &Undo, older: &Undo) -> bool {
     }
 }
 
+/// Whether there is nothing to be done for it by who is told of no container: what was made in there goes with it, or with its
+/// other end. A link of the node that was taken there comes back, if the kernel does not destroy it.
+pub(crate) fn goes_with_container(undo: &Undo) -> bool {
+    match undo {
+        Undo::MoveLink { taken: Some(taken), .. } => !taken.lasting,
+        undo => is_in_container(undo),
+    }
+}
+
 /// Whether an undo is about something within the container.
 pub(crate) fn is_in_container(undo: &Undo) -> bool {
     undo.side() == Some(Side::Container)
@@ -208,8 +217,8 @@ fn in_kernel(session: &mut Session, undo: &Undo) -> Fate {
     let Some(kernel) = session.kernel_if_open() else {
         return Fate::Failed(format!("{undo:?}: this call was opened without network namespaces"));
     };
-    if let Undo::MoveLink { name, former_name, index, taken: Some(taken), .. } = undo {
-        return taking::give_back(session, name, former_name, *index, *taken);
+    if let Undo::MoveLink { former_name, index, taken: Some(taken), .. } = undo {
+        return taking::give_back(session, former_name, *index, taken);
     }
     let at = undo.side().map_or(Netns::Host, netns);
     if at == Netns::Container && !kernel.has_container() {

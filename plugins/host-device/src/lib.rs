@@ -13,6 +13,9 @@ use sandwire_plugin::{
     Status, mac, verify,
 };
 
+/// What the host says of a link that has none.
+const NO_MAC: &str = "00:00:00:00:00:00";
+
 struct HostDevice;
 
 sandwire_plugin::export!(HostDevice: check, gc, status);
@@ -26,7 +29,7 @@ impl Plugin for HostDevice {
             false => Some(take(call, &config)?),
         };
         let interface = match &link {
-            Some(link) => link.info()?.in_sandbox(call.sandbox()),
+            Some(link) => interface(&link.info()?, call),
             None => Interface::new(call.ifname()).in_sandbox(call.sandbox()),
         };
         let mut result = CniResult::default().with_interfaces([interface]);
@@ -73,17 +76,24 @@ impl Check for HostDevice {
 }
 
 impl Status for HostDevice {
-    /// That the interface is not there says nothing: a container may have it.
+    /// That the interface is not there says nothing: a container may have it. Nor that none is named: a device plugin of the runtime
+    /// chooses one for each pod.
     fn status(call: &NetworkCall) -> Result<(), Failure> {
-        let config = Config::load(call.config_text())?;
-        config.check()?;
-        config.ipam.status(call)
+        Config::load(call.config_text())?.ipam.status(call)
     }
 }
 
 impl Gc for HostDevice {
     fn gc(call: &NetworkCall, _: Option<&[Attachment]>) -> Result<(), Failure> {
         Config::load(call.config_text())?.ipam.gc(call)
+    }
+}
+
+/// As the result shows it: a CAN bus has no MAC.
+fn interface(info: &LinkInfo, call: &Call) -> Interface {
+    match info.mac == NO_MAC {
+        true => Interface::new(info.name.as_str()).in_sandbox(call.sandbox()),
+        false => info.in_sandbox(call.sandbox()),
     }
 }
 
@@ -114,7 +124,16 @@ fn find(node: &Netns, config: &Config) -> Result<Link, Failure> {
         }
         return of_hardware(&config.kernel_path);
     }
-    config.hardware().map_or_else(|| Err(not_found()), of_hardware)
+    match (config.device_id(), config.hardware()) {
+        (Some(id), _) => devices::find(node, id).map_err(|error| match error {
+            HostError::NotFound(text) => {
+                Failure::internal(["runtime config DeviceID ", id, " not found or unsupported: ", &text].concat())
+            }
+            error => Failure::from(error),
+        }),
+        (None, Some(id)) => of_hardware(id),
+        (None, None) => Err(not_found()),
+    }
 }
 
 fn not_found() -> Failure {

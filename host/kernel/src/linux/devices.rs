@@ -55,11 +55,15 @@ pub(super) fn driver(id: &str) -> Outcome<String> {
 /// Where sysfs has the device.
 fn directory(id: &str) -> Outcome<PathBuf> {
     let missing = || KernelError::NotFound(format!("device {id:?} not found"));
-    if let Some(path) = id.strip_prefix(PATHS) {
-        if path.split('/').any(|segment| segment.is_empty() || segment == "." || segment == "..") {
-            return Err(KernelError::Invalid(format!("{id:?} is no path of a device")));
-        }
-        return Some(PathBuf::from(id)).filter(|path| path.is_dir()).ok_or_else(missing);
+    if id.starts_with(PATHS) {
+        let path = Path::new(id.trim_end_matches('/'));
+        // Below each device there are links to others, by which a pattern would stand for all.
+        return match path.canonicalize() {
+            Ok(found) if found == path && found.is_dir() => Ok(found),
+            Ok(_) => Err(KernelError::Invalid(format!("{id:?} is no path of a device by itself"))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(missing()),
+            Err(error) => Err(unreadable(id, &error)),
+        };
     }
     let is_name =
         !id.is_empty() && !id.starts_with('.') && id.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'/');
@@ -103,11 +107,11 @@ mod tests {
             "/etc",
             "/sys/class/net",
             "/sys/devices/../class",
-            "/sys/devices//a",
+            "/sys/devices/virtual/net/lo/subsystem",
         ] {
             assert!(matches!(directory(id), Err(KernelError::Invalid(_))), "{id:?}");
         }
-        for id in ["ffff:ff:1f.7", "/sys/devices/not/there"] {
+        for id in ["ffff:ff:1f.7", "/sys/devices/not/there", "/sys/devices//a"] {
             assert!(matches!(interface(id), Err(KernelError::NotFound(_))), "{id:?}");
             assert!(matches!(driver(id), Err(KernelError::NotFound(_))), "{id:?}");
         }
@@ -120,6 +124,7 @@ mod tests {
             interface("/sys/devices/virtual").unwrap(),
             names(Path::new("/sys/devices/virtual/net"), "").unwrap()[0]
         );
+        assert_eq!(interface("/sys/devices/virtual/").unwrap(), interface("/sys/devices/virtual").unwrap());
         assert!(matches!(driver("/sys/devices/virtual"), Err(KernelError::NotFound(_))));
     }
 }

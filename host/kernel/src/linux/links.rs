@@ -36,6 +36,8 @@ const IFLA_IFALIAS: u16 = 20;
 const IFLA_GROUP: u16 = 27;
 const IFLA_PROMISCUITY: u16 = 30;
 const IFLA_LINK_NETNSID: u16 = 37;
+const IFLA_PERM_ADDRESS: u16 = 54;
+const IFLA_PARENT_DEV_NAME: u16 = 56;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
 const IFLA_INFO_SLAVE_KIND: u16 = 4;
@@ -131,6 +133,8 @@ pub(super) fn parse(netns: Netns, received: &Received) -> Option<LinkInfo> {
         extra.push(("port.hairpin".into(), flag(IFLA_BRPORT_MODE)));
         extra.push(("port.isolated".into(), flag(IFLA_BRPORT_ISOLATED)));
     }
+    // Every pod's is one of these, and looking for what they have not takes time.
+    let hardware = if matches!(kind.as_str(), "veth" | "bridge") { None } else { hardware_of(attributes) };
     Some(LinkInfo {
         id: LinkId { netns, index: u32_at(payload, 4)? },
         name: attributes.text(IFLA_IFNAME)?,
@@ -153,8 +157,17 @@ pub(super) fn parse(netns: Netns, received: &Received) -> Option<LinkInfo> {
         alias: attributes.text(IFLA_IFALIAS).filter(|alias| !alias.is_empty()),
         group: attributes.u32(IFLA_GROUP).unwrap_or(0),
         vlan_filtering,
+        hardware,
         extra,
     })
+}
+
+/// "virtio0 52:54:00:00:07:01"
+fn hardware_of(attributes: Attributes<'_>) -> Option<String> {
+    let device = attributes.text(IFLA_PARENT_DEV_NAME)?;
+    let address = attributes.get(IFLA_PERM_ADDRESS).unwrap_or_default();
+    let address: Vec<String> = address.iter().map(|byte| format!("{byte:02x}")).collect();
+    Some(format!("{device} {}", address.join(":")))
 }
 
 /// What else is told of a link, under the keys of `namespaces.link-info.extra` in `wit/`.

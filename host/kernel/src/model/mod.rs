@@ -268,6 +268,8 @@ pub struct LinkInfo {
     pub group: u32,
     /// IFLA_BR_VLAN_FILTERING of a bridge.
     pub vlan_filtering: Option<bool>,
+    /// Device and permanent address of a link that is hardware: which one it is in whatever namespace, under whatever name.
+    pub hardware: Option<String>,
     /// Other facts by their key in `namespaces.link-info.extra`: "vlan.id", "macvlan.mode", "vxlan.id", ...
     pub extra: Vec<(String, String)>,
 }
@@ -275,6 +277,12 @@ pub struct LinkInfo {
 impl LinkInfo {
     /// Kinds of links that ride on another one, their parent.
     pub const RIDERS: [&'static str; 3] = ["macvlan", "ipvlan", "vlan"];
+
+    /// Whether it outlives its namespace: the kernel destroys links that were made on demand (`default_device_exit_net`).
+    /// (Before Linux 5.14 nothing is said of the device.)
+    pub fn is_hardware(&self) -> bool {
+        !self.loopback && (self.hardware.is_some() || self.kind.is_empty())
+    }
 
     /// Whether it is of one of these.
     pub fn rides(&self) -> bool {

@@ -32,7 +32,7 @@ impl devices::Host for Guest {
         }
         let (session, table, grant) = self.parts()?;
         let info = session.kernel()?.device_link(&id)?;
-        session.remember_found(info.id);
+        session.remember_found(&grant.plugin, info.id);
         session.remember_name(info.id, &info.name);
         let right = session.right(&info, grant).unwrap_or(Right::See);
         Ok(table.push(LinkHandle { id: info.id, name: info.name, right })?)

@@ -250,6 +250,12 @@ impl links::Host for Guest {
             name: None,
         };
         let session = self.session()?;
+        if changes.alias.is_some() && session.has_taken(link.id) {
+            return Err(Refusal::denied(format!(
+                "may not change the alias of {:?}: it says what it is on the node",
+                link.name
+            )));
+        }
         if session.was_created(link.id) {
             return session.change(|kernel| kernel.change_link(link.id, &changes));
         }
@@ -299,22 +305,26 @@ impl links::Host for Guest {
         let link = parse::link(table, &l, session.needed_to_move(table.get(&l)?.id.netns, to), "move")?;
         let info = session.kernel()?.link_info(link.id)?;
         let movement = session.movement(&info, link.right, to, &name, grant)?;
-        let undo = |index| taking::undo(&info, to, &name, index, movement);
-        let (right, alias) = match movement {
-            Move::Own => (Right::Own, None),
-            Move::Take(_) => (Right::Own, Some(info.name.as_str())),
-            Move::GiveBack => (Right::See, Some("")),
+        let undo = |index| taking::undo(&info, to, &name, index, &movement);
+        let (id, right) = match &movement {
+            Move::GiveBack(alias) => {
+                session.restore_before_move(info.id);
+                let id = session.change(|kernel| kernel.move_link(info.id, to, &name, Some(alias)))?;
+                session.taken_back(|undo| taking::gives_back(undo, info.id))?;
+                (id, Right::See)
+            }
+            _ => {
+                let alias = matches!(movement, Move::Take(_)).then_some(info.name.as_str());
+                let id = session.perform(
+                    &plugin,
+                    undo(None),
+                    |kernel| kernel.move_link(info.id, to, &name, alias),
+                    |id| Some(undo(Some(id.index))),
+                )?;
+                (id, Right::Own)
+            }
         };
-        let moved = |kernel: &mut (dyn Kernel + Send + 'static)| kernel.move_link(info.id, to, &name, alias);
-        let id = match movement {
-            // It is as it was before the attachment: nothing is left to take back.
-            Move::GiveBack => session.change(moved)?,
-            _ => session.perform(&plugin, undo(None), moved, |id| Some(undo(Some(id.index))))?,
-        };
-        if movement == Move::GiveBack {
-            session.taken_back(|undo| taking::is_of(undo, &info))?;
-        }
-        session.forget_name(info.id);
+        session.forget_created(info.id);
         *self.table.get_mut(&l)? = LinkHandle { id, name, right };
         Ok(())
     }
@@ -325,7 +335,7 @@ impl links::Host for Guest {
             self.own(&l, "remove")?;
         }
         let session = self.session()?;
-        if link.id.netns == Netns::Container && session.has_taken(&link.name) {
+        if link.id.netns == Netns::Container && session.has_taken(link.id) {
             return Err(Refusal::denied(format!("may not remove {:?}: it is the node's, and goes back", link.name)));
         }
         // The attachment's own interface is none, and every DEL removes that: not asked for it.

@@ -25,7 +25,10 @@ impl Guest {
                 let remedy = grant.to_allow(grant.with_master(&info.name));
                 return Err(Refusal::not_granted(format!("use link {:?}", info.name), remedy));
             }
-            None if session.subject.verb == Command::Add && session.given.names_device(&info.name) => {
+            None if session.subject.verb == Command::Add
+                && session.given.names_device(&info.name)
+                && !is_a_pods_veth(&info.name) =>
+            {
                 let remedy = grant.to_allow(grant.with_taken(&info.name));
                 return Err(Refusal::not_granted(format!("take link {:?} of the node", info.name), remedy));
             }
@@ -123,7 +126,7 @@ impl namespaces::HostLink for Guest {
         }
         // The host end of the pod's own veth is the attachment's, whoever made the pair.
         let right = match (link.right, link.id.netns, peer.id.netns) {
-            (Right::Own, Netns::Container, Netns::Host) => Some(Right::Own),
+            (Right::Own, Netns::Container, Netns::Host) if !session.has_taken(link.id) => Some(Right::Own),
             // So is the port of a VLAN's gateway the bridge's.
             (Right::Change, Netns::Host, Netns::Host) if bridge_of_vlan_port(&link.name).is_some() => {
                 session.right(&peer, grant).or(Some(Right::See))

@@ -4,7 +4,7 @@ use super::{Finding, Kind, Options, PATIENCE, Remedy, journal_of};
 use crate::deadline::Deadline;
 use crate::engine;
 use crate::native::{NativeRunner, Orders};
-use crate::session::{Session, Subject};
+use crate::session::{Session, Subject, taking};
 use crate::store::Generation;
 use crate::undo::{self, Fate};
 use crate::verbs::{forget_empty, of_plugin};
@@ -92,12 +92,18 @@ fn locked(options: &Options, attachment: &Attachment, journal: Journal, deadline
         left.extend(match gone {
             true => undo::sweep(&mut session, of_top),
             // In a container that may be alive: only its runtime knows the way there.
-            false => undo::sweep_left_over(&mut session, |entry| of_top(entry) && !undo::is_in_container(&entry.undo)),
+            false => {
+                undo::sweep_left_over(&mut session, |entry| of_top(entry) && !undo::goes_with_container(&entry.undo))
+            }
         });
     }
     let inside = session.journal().map_or(0, |journal| {
         let is_left_over = undo::is_left_over(journal);
-        journal.pending().into_iter().filter(|entry| is_left_over(entry) && undo::is_in_container(&entry.undo)).count()
+        journal
+            .pending()
+            .into_iter()
+            .filter(|entry| is_left_over(entry) && undo::goes_with_container(&entry.undo))
+            .count()
     });
     forget_empty(&mut session);
     session.finish();
@@ -180,7 +186,8 @@ fn netns_of<'a>(facts: impl IntoIterator<Item = &'a Value>) -> Option<&'a str> {
 }
 
 /// Whether nothing of an attachment can be in use any more: the path of its namespace leads to none, and every link that it
-/// had on the node is gone. Both, because a path may be another mount namespace's, and a link may be deleted by hand.
+/// had on the node is gone, or one that it had taken from the node is there again, as the kernel puts it there. Both, because a
+/// path may be another mount namespace's, and a link may be deleted by hand.
 /// Without such a link (loopback, an address manager by itself) the host can't tell. An IFB says nothing: it outlives the
 /// container whose bandwidth it limited.
 fn is_gone(entries: &[Entry], netns: Option<&str>, links: &[LinkInfo]) -> bool {
@@ -193,8 +200,11 @@ fn is_gone(entries: &[Entry], netns: Option<&str>, links: &[LinkInfo]) -> bool {
         .filter(|(index, _)| !links.iter().any(|link| link.id.index == *index && link.kind == "ifb"))
         .collect();
     let is_there = |(index, name): &(u32, &str)| links.iter().any(|link| link.id.index == *index && link.name == *name);
+    let was_taken = |entry: &Entry, link: &LinkInfo| matches!(&entry.undo, Undo::MoveLink { taken: Some(taken), .. } if taking::is_its_hardware(taken, link));
+    let came_back = entries.iter().any(|entry| links.iter().any(|link| was_taken(entry, link)));
+    let is_gone = came_back || (!made.is_empty() && !made.iter().any(is_there));
     let no_namespace = |path: &str| matches!(open_netns(path), Err(KernelError::NotFound(_) | KernelError::Invalid(_)));
-    !made.is_empty() && !made.iter().any(is_there) && netns.is_some_and(no_namespace)
+    is_gone && netns.is_some_and(no_namespace)
 }
 
 /// Operations for people, each kind once.

@@ -3,6 +3,7 @@
 
 use sandwire_cni::{NetworkConfig, go_json::Json};
 use sandwire_kernel::{LinkInfo, Mac};
+use sandwire_policy::matches_any;
 use serde::Deserialize;
 use serde_json::Value;
 use std::cell::OnceCell;
@@ -61,6 +62,7 @@ impl Wants {
         let hwaddr = text("hwaddr").parse().ok();
         let runtime = |key: &str| tree.get("runtimeConfig").and_then(|config| config.get(key));
         let mut hardware = vec![text("pciBusID"), text("kernelpath")];
+        hardware.retain(|id| !id.is_empty());
         hardware.extend(match runtime("deviceID") {
             Some(Json::String(id)) => Some(id.clone()),
             _ => None,
@@ -126,6 +128,17 @@ impl Given {
         self.names_device(&info.name) || self.wants().hwaddr.is_some_and(|mac| info.mac == Some(mac))
     }
 
+    /// Whether what it names can have this name, as far as it says.
+    pub(crate) fn wants_name(&self, link: &str) -> bool {
+        let wants = self.wants();
+        if wants.device.is_empty() { wants.hwaddr.is_some() } else { wants.device == link }
+    }
+
+    /// Whether it names hardware that these patterns list.
+    pub(crate) fn names_hardware_of(&self, patterns: &[String]) -> bool {
+        self.wants().hardware.iter().any(|id| matches_any(patterns, id))
+    }
+
     /// The same of hardware, whose interface the pod shall have.
     pub(crate) fn names_hardware(&self, id: &str) -> bool {
         self.wants().hardware.iter().any(|named| named == id)
@@ -188,5 +201,25 @@ mod tests {
         assert!(!given.maps_port(17, None, 53) && !given.maps_port(17, None, 8080) && !given.maps_port(6, None, 22));
         assert!(given.has_port(17, 53) && !given.has_port(6, 53));
         assert!(!given.forces_address());
+    }
+
+    #[test]
+    fn what_it_takes_is_named_in_it() {
+        let of = |keys: &str| given(&format!(r#"{{"name": "n", "type": "host-device", {keys}}}"#));
+        let by_name = of(r#""Device": "eth7""#);
+        assert!(by_name.names_device("eth7") && by_name.wants_name("eth7") && !by_name.wants_name("eth8"));
+        let by_mac = of(r#""hwaddr": "02-00-00-00-07-00""#);
+        assert!(by_mac.wants_name("eth8") && !by_mac.names_device("eth8"));
+        let patterns = ["0000:03:*".to_owned()];
+        for (keys, listed) in [
+            (r#""pciBusID": "0000:03:00.0""#, true),
+            (r#""pciBusID": "0000:04:00.0""#, false),
+            (r#""runtimeConfig": {"deviceID": "0000:03:00.1"}"#, true),
+            (r#""device": "eth7""#, false),
+        ] {
+            let given = of(keys);
+            assert_eq!(given.names_hardware_of(&patterns), listed, "{keys}");
+            assert!(!given.names_hardware("") && !given.names_hardware("0000:05:00.0"), "{keys}");
+        }
     }
 }

@@ -221,13 +221,22 @@ pub enum Undo {
 }
 
 /// How a link of the node was that an attachment has taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Taken {
     /// Whether it was up.
     pub up: bool,
-    /// Whether it is one that outlives its namespace: the kernel destroys links that a driver makes on demand.
-    pub physical: bool,
+    /// Its alias; empty for none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub alias: String,
+    /// Whether it is one that outlives its namespace.
+    pub lasting: bool,
+    /// Which hardware it is, as the kernel room writes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hardware: Option<String>,
+    /// Which namespace it was taken into, as for a sysctl.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub netns: Option<u64>,
 }
 
 /// What the network holds of a link of the node that Sandwire does not make: an agent's bridge, which is another one after

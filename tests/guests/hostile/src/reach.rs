@@ -49,6 +49,10 @@ pub(crate) const ACTS: &[(&str, Act)] = &[
     ("take", take),
     ("take-and-remove", take_and_remove),
     ("take-and-lose", take_and_lose),
+    ("take-and-rename", take_and_rename),
+    ("take-and-give-back", take_and_give_back),
+    ("take-and-forget", take_and_forget),
+    ("take-the-other-end", take_the_other_end),
     ("find-device", find_device),
     ("driver", driver),
 ];
@@ -296,6 +300,29 @@ fn take_and_remove(config: &Value) -> Result<String, Failure> {
 fn take_and_lose(config: &Value) -> Result<String, Failure> {
     links::move_to(&taken(config)?, &host::netns(), "lost0")?;
     succeeded("lose")
+}
+
+fn take_and_rename(config: &Value) -> Result<String, Failure> {
+    links::move_to(&taken(config)?, &host::require_container()?, "mine0")?;
+    succeeded("rename")
+}
+
+fn take_and_give_back(config: &Value) -> Result<String, Failure> {
+    let link = taken(config)?;
+    links::change(&link, &Changes { mtu: Some(1300), ..Changes::default() })?;
+    links::move_to(&link, &host::netns(), text(config, "link"))?;
+    succeeded("give back")
+}
+
+/// The alias is what another implementation goes by.
+fn take_and_forget(config: &Value) -> Result<String, Failure> {
+    links::change(&taken(config)?, &Changes { extra: vec![("alias".into(), "other0".into())], ..Changes::default() })?;
+    succeeded("forget")
+}
+
+fn take_the_other_end(config: &Value) -> Result<String, Failure> {
+    links::remove(&taken(config)?.peer()?)?;
+    succeeded("remove")
 }
 
 fn find_device(config: &Value) -> Result<String, Failure> {

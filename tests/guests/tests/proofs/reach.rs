@@ -218,18 +218,25 @@ fn tap_devices() {
 fn links_that_are_taken() {
     let mut bench = Bench::new("hostile", r#"links = { take = ["up*", "veth*", "lo"] }"#, "").unwrap();
     let veth = neighbour(&mut bench);
-    bench.node.sh("ip link add up0 alias mine type veth peer name other0; ip link set up0 up").unwrap();
+    bench.node.sh("ip link add up0 type veth peer name other0; ip link set up0 up alias mine").unwrap();
     bench.look().unwrap();
     let named = |link: &str| json!({"link": link, "device": link, "as": "eth0"});
     bench.stopped("take", &named("other0"), 110, r#"links = { take = ["up*", "veth*", "lo", "other0"] }"#).unwrap();
     for link in [veth.as_str(), "lo"] {
-        bench.stopped("take", &named(link), 110, "does not name it").unwrap();
+        bench.stopped("take", &named(link), 110, "it is no link that can be taken").unwrap();
     }
     bench.stopped("take", &json!({"link": "up0", "as": "eth0"}), 110, "the configuration does not name it").unwrap();
     bench.stopped("take", &json!({"link": "up0", "device": "up0", "as": "eth5"}), 110, "can get one name").unwrap();
-    for (act, text) in [("take-and-remove", "it is the node's"), ("take-and-lose", "goes back under that name")] {
+    for (act, text) in [
+        ("take-and-remove", "it is the node's"),
+        ("take-and-lose", "where it goes back to under that name, in DEL"),
+        ("take-and-rename", "where it goes back to under that name, in DEL"),
+        ("take-and-give-back", "where it goes back to under that name, in DEL"),
+        ("take-and-forget", "may not change the alias"),
+    ] {
         bench.stopped(act, &named("up0"), 110, text).unwrap();
     }
+    bench.stopped("take-the-other-end", &named("up0"), 999, "the peer of link \"eth0\" not found").unwrap();
     bench.stopped("take", &named("up0"), 201, "take").unwrap();
     bench
         .stopped("change-link", &json!({"place": "host", "link": "up0", "device": "up0"}), 110, "may not change")

@@ -2,7 +2,7 @@
 //! node is the machine itself: the kernel gives what outlives its namespace to the first one of all. On other machines the
 //! same calls find nothing.
 
-use sandwire_harness::{Node, Pod, Verb, cases};
+use sandwire_harness::{Installation, Node, Pod, Verb, cases};
 use serde_json::{Value, json};
 
 /// Of the card that `tests/vm/run` puts into the machine.
@@ -120,6 +120,25 @@ fn a_card() {
     assert_eq!(bench.card(), json!(["eth0", before[0]]));
     bench.del("", &config);
     assert_eq!(bench.card(), before);
+
+    // Without a DEL: GC, and repair.
+    let mut none = config.clone();
+    none["cni.dev/valid-attachments"] = json!([]);
+    for how in ["GC", "repair"] {
+        bench.pod.make_netns(&bench.node).unwrap();
+        bench.add(&config);
+        bench.pod.drop_netns(&bench.node).unwrap();
+        bench.machine(&format!("for i in $(seq 200); do ip link | grep -q {MAC} && break; sleep 0.05; done"));
+        match how {
+            "GC" => assert!(bench.call("GC", "", &none).0),
+            _ => drop(bench.machine(&format!("{} repair", Installation::sandwirectl().display()))),
+        }
+        assert_eq!(bench.card(), before, "{how}");
+    }
+    bench
+        .node
+        .sh("! ls /var/lib/cni/networks/mynet/10.1.2.* && ! find /run/sandwire/journal -type f | grep .")
+        .unwrap();
 
     // A program drives it: there are addresses, and no interface.
     bench.machine(&format!("modprobe uio_pci_generic; cd /sys/bus/pci/devices/{address}; echo {address} >driver/unbind; echo uio_pci_generic >driver_override; echo {address} >/sys/bus/pci/drivers_probe"));

@@ -87,7 +87,7 @@ fn in_use() {
     bench.nothing_left();
 }
 
-/// The pod's root has made it its own: another name, and a bridge.
+/// The pod's root has made it its own, with another name in a bridge, and another link what it was.
 #[test]
 fn what_the_pod_has_made_of_it() {
     let bench = bench();
@@ -96,13 +96,15 @@ fn what_the_pod_has_made_of_it() {
         .node
         .sh_at(
             &bench.pod.place(),
-            "ip link set eth0 down; ip link set eth0 name mine; ip link add br0 type bridge; ip link set mine master br0; ip link set mine up",
+            "ip link set eth0 down; ip link set eth0 name mine alias other; ip link add br0 type bridge; ip link set mine master br0
+             ip link set mine up; ip link add eth0 type veth peer name eth9; ip link set eth0 alias eth7",
         )
         .unwrap();
     bench.call(false, Verb::Del, &config(), None).done().unwrap();
     let eth7 = bench.eth7().unwrap();
     assert_eq!((&eth7["master"], &eth7["ifalias"]), (&Value::Null, &Value::Null));
-    bench.node.sh_at(&bench.pod.place(), "ip link del br0").unwrap();
+    assert_eq!(eth7["address"], "02:00:00:00:07:00");
+    bench.node.sh_at(&bench.pod.place(), "ip link del br0; ip link del eth0").unwrap();
     bench.call(false, Verb::Del, &config(), None).done().unwrap();
     bench.nothing_left();
 }
