@@ -112,9 +112,8 @@ pub trait Kernel {
     fn remove_policy_rule(&mut self, netns: Netns, rule: &PolicyRule) -> Outcome<()>;
     /// The rules of a namespace that lead to a table, of IPv4 and then of IPv6.
     fn policy_rules(&mut self, netns: Netns) -> Outcome<Vec<PolicyRule>>;
-    /// The lowest number from `first` on of a table that no rule, route or VRF of the namespace has and that was not
-    /// given yet. Until the end of the call
-    /// nobody else who asks, a native sbr included, gets one of this namespace.
+    /// The lowest number from `first` on of a table that no rule, route or VRF of the namespace has and that was not given yet.
+    /// Until the end of the call nobody else who asks, a native sbr included, gets one of this namespace.
     fn free_table(&mut self, netns: Netns, first: u32) -> Outcome<u32>;
     /// Brings a link into service in one batch: IPv6 enabled if it gets such an address, addresses, up, routes.
     fn configure(&mut self, link: LinkId, addresses: &[AddressSpec], routes: &[RouteSpec]) -> Outcome<()>;

@@ -307,10 +307,13 @@ impl links::Host for Guest {
         let movement = session.movement(&info, link.right, to, &name, grant)?;
         let undo = |index| taking::undo(&info, to, &name, index, &movement);
         let (id, right) = match &movement {
-            Move::GiveBack(alias) => {
+            Move::GiveBack(was) => {
                 session.restore_before_move(info.id);
+                let alias = was.as_ref().map_or("", |was| was.alias.as_str());
                 let id = session.change(|kernel| kernel.move_link(info.id, to, &name, Some(alias)))?;
-                session.taken_back(|undo| taking::gives_back(undo, info.id))?;
+                if let Some(was) = was {
+                    session.taken_back(|undo| taking::gives_back(undo, info.id, was))?;
+                }
                 (id, Right::See)
             }
             _ => {

@@ -21,8 +21,8 @@ pub(crate) enum Move {
     Own,
     /// One of the node's into the container.
     Take(Taken),
-    /// That one back, with this alias.
-    GiveBack(String),
+    /// That one back; what the journal has of it, unless the reference has taken it.
+    GiveBack(Option<Taken>),
 }
 
 /// How long DEL waits for the kernel to take a namespace down (`cleanup_net`), in steps of `STEP`.
@@ -52,20 +52,22 @@ impl Session {
         is_found || (matches_any(&grant.links.take, &info.name) && self.given.wants_link(info))
     }
 
-    /// The entry of a link of the container that the attachment has taken there.
-    fn entry_of(&self, link: LinkId) -> Option<&Entry> {
-        if link.netns != Netns::Container || !self.has_taken_any() {
-            return None;
-        }
-        let now = self.kernel.as_ref().and_then(|kernel| kernel.identity(Netns::Container));
-        let is_it = |entry: &&Entry| {
-            taken(entry).is_some_and(|(_, index, taken)| index == Some(link.index) && same_netns(taken, now))
-        };
-        self.journal.iter().flat_map(|journal| journal.pending()).find(is_it)
+    /// The links that the attachment has taken: most have none.
+    fn all_taken(&self) -> impl Iterator<Item = (&str, Option<u32>, &Taken)> {
+        self.journal.iter().flat_map(|journal| journal.pending()).filter_map(taken)
     }
 
-    fn has_taken_any(&self) -> bool {
-        self.journal.iter().flat_map(|journal| journal.pending()).any(|entry| taken(entry).is_some())
+    /// Of a link of the container that the attachment has taken there: its former name, and how it was.
+    fn entry_of(&self, link: LinkId) -> Option<(&str, &Taken)> {
+        let is_at = |index: Option<u32>| link.netns == Netns::Container && index == Some(link.index);
+        let mut there = self.all_taken().filter(|(_, index, _)| is_at(*index)).peekable();
+        there.peek()?;
+        let now = self.container_identity();
+        there.find(|(.., taken)| same_netns(taken, now)).map(|(former, _, taken)| (former, taken))
+    }
+
+    fn container_identity(&self) -> Option<u64> {
+        self.kernel.as_ref().and_then(|kernel| kernel.identity(Netns::Container))
     }
 
     /// Whether the attachment has taken this link of the container.
@@ -75,12 +77,10 @@ impl Session {
 
     /// What a link of the container was called on the node, if the attachment has taken it there.
     pub(crate) fn former_name(&self, info: &LinkInfo, grant: &Grant) -> Option<String> {
-        if let Some((former, _, taken)) = self.entry_of(info.id).and_then(taken) {
+        if self.all_taken().next().is_some() {
             // Who is root in the container can put another link there, at the same index.
-            return (taken.hardware == info.hardware).then(|| former.to_owned());
-        }
-        if self.has_taken_any() {
-            return None;
+            let noted = self.entry_of(info.id).filter(|(_, taken)| taken.hardware == info.hardware);
+            return noted.map(|(former, _)| former.to_owned());
         }
         // Taken by the reference. The alias is the word of who is root in the container, within what the operator has said.
         let is_its_own = info.id.netns == Netns::Container && info.name == self.subject.attachment.ifname;
@@ -108,8 +108,7 @@ impl Session {
             return match self.former_name(info, grant) {
                 None => Ok(Move::Own),
                 Some(former) if former == name && to == Netns::Host && self.subject.verb == Command::Del => {
-                    let noted = self.entry_of(info.id).and_then(taken);
-                    Ok(Move::GiveBack(noted.map(|(.., taken)| taken.alias.clone()).unwrap_or_default()))
+                    Ok(Move::GiveBack(self.entry_of(info.id).map(|(_, taken)| taken.clone())))
                 }
                 Some(former) => Err(Refusal::denied(format!(
                     "may not move link {link:?} of the container: it was {former:?} on the node, where it goes back to under that name, in DEL"
@@ -131,7 +130,7 @@ impl Session {
                 alias: info.alias.clone().unwrap_or_default(),
                 lasting: info.is_hardware(),
                 hardware: info.hardware.clone(),
-                netns: self.kernel.as_ref().and_then(|kernel| kernel.identity(Netns::Container)),
+                netns: self.container_identity(),
             }));
         }
         match matches_any(&grant.links.take, link) {
@@ -168,7 +167,7 @@ pub(crate) fn give_back(session: &mut Session, former: &str, index: Option<u32>,
     match find_and_give_back(kernel, verb, former, index, taken) {
         Ok(true) => Fate::Undone,
         Ok(false) => Fate::Later(format!(
-            "link {former:?} has not come back to the node: the network namespace that it is in is not there by its name, and is held by some process"
+            "link {former:?} has not come back to the node: some process still holds the network namespace that it is in (lsns --type net shows it); when that has ended, run: sandwirectl repair"
         )),
         Err(error) => Fate::Failed(format!("giving link {former:?} back: {error}")),
     }
@@ -251,7 +250,7 @@ pub(crate) fn undo(link: &LinkInfo, to: Netns, name: &str, index: Option<u32>, m
     }
 }
 
-/// Whether an undo gives back the link of the container with this index.
-pub(crate) fn gives_back(undo: &Undo, link: LinkId) -> bool {
-    matches!(undo, Undo::MoveLink { index, taken: Some(_), .. } if *index == Some(link.index))
+/// Whether an undo gives back this link of the container, that was so.
+pub(crate) fn gives_back(undo: &Undo, link: LinkId, was: &Taken) -> bool {
+    matches!(undo, Undo::MoveLink { index, taken: Some(taken), .. } if *index == Some(link.index) && taken == was)
 }

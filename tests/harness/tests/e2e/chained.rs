@@ -1,21 +1,13 @@
 //! Plugins later in a chain and macvlans beside the reference: attached by one, deleted by the other.
 
-use crate::common::bridge;
-use sandwire_harness::{Node, Pod, Snapshot, Verb};
+use crate::common::{Bench, bridge};
+use sandwire_harness::Verb;
 use serde_json::{Value, json};
 
-struct Bench {
-    node: Node,
-    pod: Pod,
-    before: Snapshot,
-}
+const MASTER: &str = "ip link add m0 type veth peer name m0p; ip link set m0 up; ip link set m0p up";
 
 fn bench() -> Bench {
-    let node = Node::installed().unwrap();
-    node.sh("ip link add m0 type veth peer name m0p; ip link set m0 up; ip link set m0p up").unwrap();
-    let pod = node.pod("a").unwrap();
-    let before = node.snapshot().unwrap();
-    Bench { node, pod, before }
+    Bench::new(MASTER)
 }
 
 fn macvlan() -> Value {
@@ -28,26 +20,9 @@ fn tuning() -> Value {
         "promisc": true, "allmulti": true})
 }
 
-impl Bench {
-    /// A call of ours or of the native plugin.
-    fn call(&self, native: bool, verb: Verb, config: &Value, prev: Option<&Value>) -> sandwire_harness::Outcome {
-        let mut config = config.clone();
-        if let Some(prev) = prev {
-            config["prevResult"] = prev.clone();
-        }
-        let plugin = config["type"].as_str().unwrap().to_owned();
-        let call = self.node.call(&plugin, verb).pod(&self.pod).ifname("eth0").config(&config);
-        if native { call.native() } else { call }.run().unwrap()
-    }
-
-    fn eth0(&self) -> Value {
-        let text = self.node.sh_at(&self.pod.place(), "ip -d -j link show eth0").unwrap();
-        serde_json::from_str::<Value>(&text).unwrap()[0].clone()
-    }
-
-    fn nothing_left(&self) {
-        self.node.snapshot().unwrap().assert_same_attachments(&self.before).unwrap();
-    }
+fn eth0(bench: &Bench) -> Value {
+    let text = bench.node.sh_at(&bench.pod.place(), "ip -d -j link show eth0").unwrap();
+    serde_json::from_str::<Value>(&text).unwrap()[0].clone()
 }
 
 #[test]
@@ -62,7 +37,7 @@ fn native_macvlan_then_our_del() {
         bench.call(false, Verb::Del, &macvlan(), Some(&result)).done().unwrap();
         bench.call(false, Verb::Del, &macvlan(), None).done().unwrap();
         if gone {
-            bench.node.sh("ip link add m0 type veth peer name m0p; ip link set m0 up; ip link set m0p up").unwrap();
+            bench.node.sh(MASTER).unwrap();
         }
         bench.node.sh("! ls /var/lib/cni/networks/mynet/10.1.2.2").unwrap();
         bench.node.sh_at(&bench.pod.place(), "! ip link show eth0").unwrap();
@@ -76,8 +51,7 @@ fn our_macvlan_then_native_del() {
     bench.call(true, Verb::Check, &macvlan(), Some(&result)).done().unwrap();
     bench.call(true, Verb::Del, &macvlan(), Some(&result)).done().unwrap();
     // Our journal still knows of it, and ours must cope.
-    let differences = bench.node.snapshot().unwrap().attachments_since(&bench.before);
-    assert!(differences.iter().all(|line| line.contains("/run/sandwire/journal/")), "{differences:?}");
+    bench.only_a_journal_left();
     bench.call(false, Verb::Add, &macvlan(), None).result().unwrap();
     bench.call(false, Verb::Del, &macvlan(), None).done().unwrap();
     bench.nothing_left();
@@ -88,14 +62,14 @@ fn our_macvlan_then_native_del() {
 fn native_tuning_then_our_del() {
     let bench = bench();
     let made = bench.call(true, Verb::Add, &bridge(), None).result().unwrap();
-    let mac = bench.eth0()["address"].clone();
+    let mac = eth0(&bench)["address"].clone();
     let result = bench.call(true, Verb::Add, &tuning(), Some(&made)).result().unwrap();
-    assert_eq!(bench.eth0()["address"], "c2:11:22:33:44:55");
+    assert_eq!(eth0(&bench)["address"], "c2:11:22:33:44:55");
     bench.call(false, Verb::Check, &bridge(), Some(&result)).done().unwrap();
     bench.call(false, Verb::Check, &tuning(), Some(&result)).done().unwrap();
     bench.node.sh("test -f /run/cni/tuning/pod-a_eth0.json").unwrap();
     bench.call(false, Verb::Del, &tuning(), Some(&result)).done().unwrap();
-    let link = bench.eth0();
+    let link = eth0(&bench);
     assert_eq!((&link["address"], &link["mtu"], &link["promiscuity"]), (&mac, &json!(1500), &json!(0)));
     bench.node.sh("! ls /run/cni/tuning/pod-a_eth0.json").unwrap();
     bench.call(false, Verb::Del, &bridge(), Some(&result)).done().unwrap();
@@ -114,8 +88,7 @@ fn our_tuning_then_native_del() {
     for config in [tuning(), bridge()] {
         bench.call(true, Verb::Del, &config, Some(&result)).done().unwrap();
     }
-    let differences = bench.node.snapshot().unwrap().attachments_since(&bench.before);
-    assert!(differences.iter().all(|line| line.contains("/run/sandwire/journal/")), "{differences:?}");
+    bench.only_a_journal_left();
     for config in [tuning(), bridge()] {
         bench.call(false, Verb::Del, &config, None).done().unwrap();
     }
@@ -127,11 +100,11 @@ fn our_tuning_then_native_del() {
 fn a_plugin_of_the_chain_that_is_no_longer_there() {
     let bench = bench();
     let made = bench.call(false, Verb::Add, &bridge(), None).result().unwrap();
-    let before = bench.eth0();
+    let before = eth0(&bench);
     let result = bench.call(false, Verb::Add, &tuning(), Some(&made)).result().unwrap();
     bench.node.sh("mv /var/lib/sandwire/active/tuning.json /mnt/").unwrap();
     bench.call(false, Verb::Del, &tuning(), Some(&result)).done().unwrap();
-    let after = bench.eth0();
+    let after = eth0(&bench);
     for key in ["address", "mtu", "promiscuity", "allmulti"] {
         assert_eq!(after[key], before[key], "{key}");
     }

@@ -1,22 +1,13 @@
 //! Ours and the reference plugins on one node: as each other's delegates, on each other's state, at the same time.
 
-use crate::common::bridge;
-use sandwire_harness::{NATIVE, Node, OURS, Outcome, Place, Pod, Snapshot, Verb};
+use crate::common::{Bench, bridge};
+use sandwire_harness::{NATIVE, Node, OURS, Outcome, Place, Pod, Verb};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-struct Bench {
-    node: Node,
-    pod: Pod,
-    before: Snapshot,
-}
-
 fn bench() -> Bench {
-    let node = Node::installed().unwrap();
-    let pod = node.pod("a").unwrap();
-    let before = node.snapshot().unwrap();
-    Bench { node, pod, before }
+    Bench::new("")
 }
 
 /// A call of `program`, whose delegates are looked up in `path`.
@@ -39,7 +30,7 @@ fn life(bench: &Bench, program: &str, path: &str) {
     call(bench, program, path, Verb::Check, Some(&result)).done().unwrap();
     call(bench, program, path, Verb::Del, Some(&result)).done().unwrap();
     call(bench, program, path, Verb::Del, None).done().unwrap();
-    bench.node.snapshot().unwrap().assert_same_attachments(&bench.before).unwrap();
+    bench.nothing_left();
 }
 
 /// A folder of CNI_PATH with nothing but host-local from `folder`, so that it is clear who runs.
@@ -76,7 +67,7 @@ fn the_first_folder_of_cni_path_decides() {
     bench.node.sh("chmod 755 /mnt/marked/host-local").unwrap();
     let ours = format!("{OURS}/bridge");
     call(&bench, &ours, &format!("/mnt/marked:{OURS}"), Verb::Add, None).error_with(123, "it is me").unwrap();
-    bench.node.snapshot().unwrap().assert_same_attachments(&bench.before).unwrap();
+    bench.nothing_left();
     call(&bench, &ours, &format!("/nowhere:{OURS}:/mnt/marked"), Verb::Add, None).result().unwrap();
 }
 
@@ -93,7 +84,7 @@ fn native_add_then_our_del() {
         config["prevResult"] = result.clone();
         base(Verb::Check).config(&config).run().unwrap().done().unwrap();
         base(Verb::Del).config(&config).run().unwrap().done().unwrap();
-        bench.node.snapshot().unwrap().assert_same_attachments(&bench.before).unwrap();
+        bench.nothing_left();
     }
 }
 
@@ -119,7 +110,7 @@ fn native_ptp_then_ours() {
             bench.node.sh(UNTIL_THE_VETH_IS_GONE).unwrap();
         }
         base(Verb::Del).config(&config).run().unwrap().done().unwrap();
-        bench.node.snapshot().unwrap().assert_same_attachments(&bench.before).unwrap();
+        bench.nothing_left();
     }
 }
 
@@ -154,7 +145,7 @@ fn native_ptp_then_our_gc() {
     gc(json!([{"containerID": bench.pod.id, "ifname": "eth0"}]));
     assert!(bench.node.read("/var/lib/cni/networks/mynet/10.1.2.2").unwrap().is_some());
     gc(json!([]));
-    bench.node.snapshot().unwrap().assert_same_attachments(&bench.before).unwrap();
+    bench.nothing_left();
 }
 
 #[test]
@@ -178,7 +169,7 @@ fn our_ptp_then_native() {
         config.as_object_mut().unwrap().remove("prevResult");
         base(Verb::Add).config(&config).run().unwrap().result().unwrap();
         base(Verb::Del).config(&config).run().unwrap().done().unwrap();
-        bench.node.snapshot().unwrap().assert_same_attachments(&bench.before).unwrap();
+        bench.nothing_left();
     }
 }
 
@@ -204,7 +195,7 @@ fn ptp_and_static_as_each_others_delegates() {
         call(Verb::Check, Some(&result)).done().unwrap();
         call(Verb::Del, Some(&result)).done().unwrap();
         call(Verb::Del, None).done().unwrap();
-        bench.node.snapshot().unwrap().assert_same_attachments(&bench.before).unwrap();
+        bench.nothing_left();
     }
 }
 
@@ -215,11 +206,10 @@ fn our_add_then_native_del() {
     call(&bench, &format!("{NATIVE}/bridge"), NATIVE, Verb::Check, Some(&result)).done().unwrap();
     call(&bench, &format!("{NATIVE}/bridge"), NATIVE, Verb::Del, Some(&result)).done().unwrap();
     // The runtime changed over while the pod lived; our journal still knows of it, and ours must cope.
-    let differences = bench.node.snapshot().unwrap().attachments_since(&bench.before);
-    assert!(differences.iter().all(|line| line.contains("/run/sandwire/journal/")), "{differences:?}");
+    bench.only_a_journal_left();
     call(&bench, &format!("{OURS}/bridge"), OURS, Verb::Add, None).result().unwrap();
     call(&bench, &format!("{OURS}/bridge"), OURS, Verb::Del, None).done().unwrap();
-    bench.node.snapshot().unwrap().assert_same_attachments(&bench.before).unwrap();
+    bench.nothing_left();
 }
 
 /// Both allocate from one directory at the same time: no address twice, none lost.

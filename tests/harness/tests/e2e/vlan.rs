@@ -1,8 +1,8 @@
 //! VLANs of a bridge, beside what the cases say. Runs in the virtual machine too (`tests/vm`).
 
-use sandwire_harness::{Installation, Node, Place, Verb, cases};
+use crate::common::apply;
+use sandwire_harness::{Node, Verb, cases};
 use serde_json::json;
-use std::process::Command;
 
 /// The gateway of a VLAN is a link of its own, "br-t.100", and its port has a name that nobody knows beforehand. Who may
 /// change "br-t" makes both, so CHECK must find both again.
@@ -13,10 +13,7 @@ fn a_gateway_under_a_narrow_policy() {
     let (head, rest) = policy.split_once("[plugins.bridge]").unwrap();
     let narrow = rest.replacen("change = [\"*\"]", "change = [\"br-t\"]", 1);
     assert_ne!(narrow, rest);
-    node.write("/etc/sandwire/policy.toml", format!("{head}[plugins.bridge]{narrow}")).unwrap();
-    let mut apply = Command::new(Installation::sandwirectl());
-    apply.arg("apply").env_clear().env("PATH", "/usr/bin:/usr/sbin:/bin:/sbin");
-    node.run(&Place::Host, apply, b"").unwrap().success().unwrap();
+    apply(&node, &format!("{head}[plugins.bridge]{narrow}"));
 
     let pod = node.pod("a").unwrap();
     let mut config = json!({"cniVersion": "1.1.0", "name": "mynet", "type": "bridge", "bridge": "br-t", "isGateway": true,
