@@ -17,12 +17,12 @@ say() { printf 'packages: %s\n' "$*" >&2; }
 . "$(dirname "${BASH_SOURCE[0]}")/apt.sh"
 . "$(dirname "${BASH_SOURCE[0]}")/go.sh"
 
-# ---- Debian's, by a program (or file) that each brings
+# ---- Debian's, by a program (or file) that each brings; of dnsmasq, the DHCP server, what has no service of its own
 declare -A package_of=(
   [/usr/lib/cni/bridge]=containernetworking-plugins [ip]=iproute2 [bridge]=iproute2 [tc]=iproute2 [nft]=nftables
   [iptables]=iptables [strace]=strace [jq]=jq [tcpdump]=tcpdump [ethtool]=ethtool [conntrack]=conntrack [ping]=iputils-ping
   [curl]=curl [brctl]=bridge-utils [gobgpd]=gobgpd [setpriv]=util-linux [nsenter]=util-linux
-  [git]=git [sysctl]=procps [/usr/lib/x86_64-linux-gnu/libc.a]=libc6-dev [/usr/bin/python3]=python3
+  [git]=git [sysctl]=procps [dnsmasq]=dnsmasq-base [/usr/lib/x86_64-linux-gnu/libc.a]=libc6-dev [/usr/bin/python3]=python3
 )
 missing=()
 for program in "${!package_of[@]}"; do

@@ -56,6 +56,12 @@ impl Call {
         Ok(sandwire_cni::args::load(&self.request.args, known)?)
     }
 
+    /// All pairs of CNI_ARGS in their order, for a plugin whose configuration names keys of its own choice (dhcp's
+    /// `fromArg`). A part without `=` has an empty key.
+    pub fn all_args(&self) -> &[(String, String)] {
+        &self.request.args
+    }
+
     /// A key of `request.extra` in the contract.
     pub fn extra(&self, key: &str) -> Option<&str> {
         self.request.extra.iter().find(|(k, _)| k == key).map(|(_, value)| value.as_str())

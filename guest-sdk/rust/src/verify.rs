@@ -147,7 +147,11 @@ fn main_table(netns: &Netns, needed: bool) -> Result<Vec<routes::Entry>, Failure
 
 fn is_route(expected: &Route, present: &crate::host::routes::Route) -> bool {
     let same_gateway = expected.dst.prefix_len() == 0
-        || expected.gw.is_none_or(|gateway| present.via.as_deref() == Some(gateway.to_string().as_str()));
+        || expected.gw.is_none_or(|gateway| match gateway.is_unspecified() {
+            // The kernel has a route without a gateway then (`rtm_to_fib_config`).
+            true => present.via.is_none(),
+            false => present.via.as_deref() == Some(gateway.to_string().as_str()),
+        });
     present.dst == expected.dst.trunc().to_string() && same_gateway
 }
 
@@ -178,6 +182,9 @@ mod tests {
         assert!(is_route(&route, &Present::new("192.168.0.0/16").via("10.1.2.1")));
         assert!(!is_route(&route, &Present::new("192.168.0.0/16").via("10.1.2.2")));
         assert!(!is_route(&route, &Present::new("192.168.0.0/16")));
+        let direct = expected(r#"{"dst":"192.168.0.0/16","gw":"0.0.0.0"}"#);
+        assert!(is_route(&direct, &Present::new("192.168.0.0/16")));
+        assert!(!is_route(&direct, &Present::new("192.168.0.0/16").via("10.1.2.2")));
         let any = expected(r#"{"dst":"192.168.0.0/16"}"#);
         assert!(is_route(&any, &Present::new("192.168.0.0/16").via("10.1.2.2")));
         assert_eq!(describe(&any, " not found"), "Expected Route {Dst:192.168.0.0/16 GW:<nil>} not found");

@@ -98,6 +98,19 @@ pub trait Kernel {
     fn remove_address(&mut self, link: LinkId, address: ipnet::IpNet) -> Outcome<()>;
     /// The addresses of a link.
     fn addresses(&mut self, link: LinkId) -> Outcome<Vec<AddressInfo>>;
+    /// Asks DHCP servers on a link of the container for an address: the first one that is offered. `Timeout` when none answers.
+    fn dhcp_discover(&mut self, link: LinkId, ask: &DhcpAsk, patience: Duration) -> Outcome<DhcpLease>;
+    /// Asks for what was offered, or to keep what was given; none when the server refuses. `Timeout` when it does not answer: it
+    /// may have given it.
+    fn dhcp_request(
+        &mut self,
+        link: LinkId,
+        lease: &DhcpLease,
+        how: DhcpRequest,
+        patience: Duration,
+    ) -> Outcome<Option<DhcpLease>>;
+    /// Gives it back, which no server answers.
+    fn dhcp_release(&mut self, link: LinkId, lease: &DhcpLease) -> Outcome<()>;
     /// Adds a route out of a link.
     fn add_route(&mut self, link: LinkId, route: &RouteSpec, mode: RouteMode) -> Outcome<()>;
     /// `NotFound` when it is not there.

@@ -18,7 +18,7 @@ pub const VERSION: &str = "0.1.";
 pub const FREE: [&str; 2] = ["types", "namespaces"];
 
 /// Every interface that a policy can grant, with what it lets a plugin do. The order is that of `wit/world.wit`.
-pub const CAPABILITIES: [(&str, &str); 23] = [
+pub const CAPABILITIES: [(&str, &str); 24] = [
     ("leases", "reserve and release addresses of its network, for the calling attachment only"),
     ("kv", "keep small notes of its own"),
     ("files", "read the text files that policy names"),
@@ -32,6 +32,7 @@ pub const CAPABILITIES: [(&str, &str); 23] = [
     ("bridging", "set options and VLANs of bridge ports"),
     ("devices", "find hardware by the identities that policy lists"),
     ("addresses", "add and remove addresses of the attachment's links"),
+    ("dhcp", "get the address of the attachment's interface from a DHCP server on its network"),
     ("routes", "add and remove routes of the attachment, policy rules"),
     ("configure", "bring an interface up with its addresses and routes"),
     ("neighbours", "set ARP, ND and forwarding entries"),
@@ -45,7 +46,7 @@ pub const CAPABILITIES: [(&str, &str); 23] = [
 ];
 
 /// Interfaces that reach a network namespace: a call without any of them opens none and keeps no capability.
-const NETWORK: [&str; 14] = [
+const NETWORK: [&str; 15] = [
     "host-netns",
     "container-netns",
     "shared",
@@ -53,6 +54,7 @@ const NETWORK: [&str; 14] = [
     "bridging",
     "devices",
     "addresses",
+    "dhcp",
     "routes",
     "configure",
     "neighbours",
@@ -173,7 +175,7 @@ fn add(linker: &mut Linker<Guest>, name: &str) -> wasmtime::Result<()> {
     }
     interfaces! {
         "types" => types, "namespaces" => namespaces, "host-netns" => host_netns, "container-netns" => container_netns,
-        "shared" => shared, "links" => links, "bridging" => bridging, "devices" => devices, "addresses" => addresses,
+        "shared" => shared, "links" => links, "bridging" => bridging, "devices" => devices, "addresses" => addresses, "dhcp" => dhcp,
         "routes" => routes, "configure" => configure, "neighbours" => neighbours, "sysctl" => sysctl,
         "firewall" => firewall, "shaping" => shaping, "conntrack" => conntrack, "wait" => wait, "delegate" => delegate,
         "leases" => leases, "kv" => kv, "files" => files, "endpoint" => endpoint, "log" => log, "random" => random,

@@ -3,6 +3,7 @@
 //! A session outlives the guests that run in it: an in-process delegate gets the same one, so that its operations are in
 //! the same journal and are undone together with its parent's.
 
+pub(crate) mod dhcp;
 mod forgotten;
 mod given;
 mod reach;
@@ -109,6 +110,7 @@ fn makes(undo: &Undo) -> bool {
     match undo {
         Undo::DeleteLink { .. }
         | Undo::ReleaseLease { .. }
+        | Undo::ReleaseDhcp { .. }
         | Undo::RemoveAddress { .. }
         | Undo::RemoveRoute { .. }
         | Undo::RemovePolicyRule { .. }

@@ -3,7 +3,7 @@
 use crate::endpoint::{self, Fault};
 use crate::host_end;
 use crate::refusal::Refusal;
-use crate::session::{Session, netns, taking};
+use crate::session::{Session, dhcp, netns, taking};
 use sandwire_cni::Command;
 use sandwire_kernel::{
     Kernel, KernelError, LinkChanges, LinkId, LinkInfo, Netns, PolicyRule, RouteMode, RouteSpec, Rule, RuleOwner,
@@ -211,7 +211,8 @@ fn is_ours_by_name(kernel: &mut (dyn Kernel + Send), attachment: &Attachment, in
         || kernel.veth_peer(info.id).is_ok_and(|peer| peer.id.netns == Netns::Container)
 }
 
-fn in_kernel(session: &mut Session, undo: &Undo) -> Fate {
+/// Takes back what is in a namespace.
+pub(crate) fn in_kernel(session: &mut Session, undo: &Undo) -> Fate {
     let attachment = session.subject.attachment.clone();
     let seen = undo.link().and_then(|(index, _)| session.seen_name(LinkId { netns: Netns::Container, index }));
     let Some(kernel) = session.kernel_if_open() else {
@@ -281,9 +282,15 @@ fn in_kernel(session: &mut Session, undo: &Undo) -> Fate {
             if ours { fate(&format!("deleting link {name:?}"), kernel.delete_link(info.id)) } else { Fate::Undone }
         }
         // What a namespace had that is gone is no business of the one at its path now, for which others may have set it.
-        Undo::RestoreSysctl { netns: Some(then), .. } | Undo::RemovePolicyRule { netns: Some(then), .. }
+        Undo::RestoreSysctl { netns: Some(then), .. }
+        | Undo::RemovePolicyRule { netns: Some(then), .. }
+        | Undo::ReleaseDhcp { netns: Some(then), .. }
             if kernel.identity(at).is_some_and(|now| now != *then) =>
         {
+            Fate::Undone
+        }
+        Undo::ReleaseDhcp { index, lease, .. } => {
+            dhcp::give_back(kernel, LinkId { netns: at, index: *index }, lease);
             Fate::Undone
         }
         Undo::RestoreSysctl { key, value, .. } => {

@@ -149,6 +149,7 @@ fn open(
             let needs = Needs {
                 all_sysctls: grant.is_none_or(Grant::reaches_all_sysctls),
                 tap: allowed.tap,
+                dhcp: allowed.dhcp,
                 ..Needs::default()
             };
             let mut kernel =

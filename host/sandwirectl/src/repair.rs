@@ -60,6 +60,8 @@ fn subject(finding: &Finding) -> String {
         Kind::LostRegistration => "lost registration",
         Kind::LostGateway => "lost gateway",
         Kind::SilentAgent => "silent agent",
+        Kind::DueLease => "lease of a DHCP server",
+        Kind::ExpiredLease => "lease of a DHCP server that ran out",
         Kind::LostLease => "attachment without its lease",
         Kind::EarlierBoot => "lease of an earlier boot",
         Kind::EmptyLease => "lease without an owner",

@@ -7,8 +7,8 @@ mod build;
 
 #[doc(inline)]
 pub use crate::bindings::imports::sandwire::cni::{
-    addresses, bridging, conntrack, delegate, devices, endpoint, files, firewall, kv, leases, links, log, namespaces,
-    neighbours, random, routes, shaping, shared, sysctl, wait,
+    addresses, bridging, conntrack, delegate, devices, dhcp, endpoint, files, firewall, kv, leases, links, log,
+    namespaces, neighbours, random, routes, shaping, shared, sysctl, wait,
 };
 
 use crate::bindings::imports::sandwire::cni::{container_netns, host_netns};

@@ -10,6 +10,7 @@ mod configure;
 mod create;
 mod delete;
 mod devices;
+mod dhcp;
 mod links;
 mod moving;
 mod netns;
@@ -43,6 +44,8 @@ pub struct Needs {
     pub all_sysctls: bool,
     /// A tap device of the container.
     pub tap: bool,
+    /// Conversations with DHCP servers on the container's links.
+    pub dhcp: bool,
 }
 
 /// [`Kernel`] on the namespaces of one attachment.
@@ -59,6 +62,7 @@ pub struct LinuxKernel {
     container_firewall: Option<Nftables>,
     /// For the one tap device that was asked for.
     tun: tap::Tun,
+    packets: dhcp::Packets,
     /// Whether rules may have been deleted: only then is closing slow.
     rules_deleted: bool,
     /// What the kernel has just said of a link that was made, until anything else is asked of it.
@@ -82,16 +86,18 @@ impl LinuxKernel {
     /// As [`LinuxKernel::open`].
     pub fn open_with(host: OwnNetns, container: Option<BorrowedFd<'_>>, needs: Needs) -> Outcome<Self> {
         let host = Namespace::host(host);
-        let (container, (container_firewall, tun)) = match container {
+        let (container, (container_firewall, tun, packets)) = match container {
             Some(fd) => {
                 let also = || {
                     let firewall = needs.container_firewall.then(Nftables::open).transpose()?;
-                    Ok((firewall, if needs.tap { tap::Tun::open() } else { tap::Tun::unasked() }))
+                    let tun = if needs.tap { tap::Tun::open() } else { tap::Tun::unasked() };
+                    let packets = if needs.dhcp { dhcp::Packets::open() } else { dhcp::Packets::unasked() };
+                    Ok((firewall, tun, packets))
                 };
                 let (namespace, also) = Namespace::visit(&host.fd, fd, needs.all_sysctls, also)?;
                 (Some(namespace), also)
             }
-            None => (None, (None, tap::Tun::unasked())),
+            None => (None, (None, tap::Tun::unasked(), dhcp::Packets::unasked())),
         };
         Ok(Self {
             host,
@@ -102,6 +108,7 @@ impl LinuxKernel {
             host_firewall: None,
             container_firewall,
             tun,
+            packets,
             rules_deleted: false,
             announced: None,
         })
@@ -321,6 +328,24 @@ impl Kernel for LinuxKernel {
 
     fn addresses(&mut self, link: LinkId) -> Outcome<Vec<AddressInfo>> {
         addresses::all(self.namespace(link.netns)?, link.index)
+    }
+
+    fn dhcp_discover(&mut self, link: LinkId, ask: &DhcpAsk, patience: Duration) -> Outcome<DhcpLease> {
+        dhcp::discover(self, link, ask, patience)
+    }
+
+    fn dhcp_request(
+        &mut self,
+        link: LinkId,
+        lease: &DhcpLease,
+        how: DhcpRequest,
+        patience: Duration,
+    ) -> Outcome<Option<DhcpLease>> {
+        dhcp::request(self, link, lease, how, patience)
+    }
+
+    fn dhcp_release(&mut self, link: LinkId, lease: &DhcpLease) -> Outcome<()> {
+        dhcp::release(self, link, lease)
     }
 
     fn add_route(&mut self, link: LinkId, route: &RouteSpec, mode: RouteMode) -> Outcome<()> {

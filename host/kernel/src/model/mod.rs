@@ -8,8 +8,10 @@ use std::str::FromStr;
 
 use crate::error::KernelError;
 
+mod dhcp;
 mod firewall;
 
+pub use dhcp::{DhcpAsk, DhcpLease, DhcpOption, DhcpRequest, boot_time};
 pub use firewall::{FirewallObject, Ingress, PortForward, Rule, RuleHolder, RuleOwner};
 
 /// Which of the two namespaces of an attachment.

@@ -39,20 +39,7 @@ impl configure::Host for Guest {
         let (at, index, name) = (side(link.id.netns), link.id.index, link.name.clone());
         let mut intents = Vec::new();
         if !before.up {
-            let undo = Undo::RestoreLink {
-                side: at,
-                index,
-                name: name.clone(),
-                up: Some(false),
-                mac: None,
-                mtu: None,
-                txqlen: None,
-                promisc: None,
-                allmulti: None,
-                alias: None,
-                renamed_from: None,
-            };
-            intents.push(session.intend(&plugin, &undo)?);
+            intents.push(session.intend(&plugin, &Undo::restore_state(at, index, &name, false))?);
         }
         for address in &addresses {
             let undo =

@@ -306,6 +306,9 @@ impl links::Host for Guest {
         let info = session.kernel()?.link_info(link.id)?;
         let movement = session.movement(&info, link.right, to, &name, grant)?;
         let undo = |index| taking::undo(&info, to, &name, index, &movement);
+        if info.id.netns == Netns::Container {
+            session.release_dhcp_on(info.id)?;
+        }
         let (id, right) = match &movement {
             Move::GiveBack(was) => {
                 session.restore_before_move(info.id);
@@ -352,6 +355,7 @@ impl links::Host for Guest {
                 link.name
             )));
         }
+        session.release_dhcp_on(link.id)?;
         session.change(|kernel| kernel.delete_link(link.id))?;
         session.forget_created(link.id);
         session.taken_back(|undo| match undo {

@@ -7,6 +7,7 @@ mod configure;
 mod conntrack;
 mod delegate;
 mod devices;
+mod dhcp;
 mod endpoint;
 mod files;
 mod firewall;

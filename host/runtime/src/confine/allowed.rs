@@ -31,6 +31,8 @@ pub(crate) struct Allowed {
     pub(crate) unix: bool,
     /// Whether a tap device may be made.
     pub(crate) tap: bool,
+    /// Whether a DHCP server may be asked.
+    pub(crate) dhcp: bool,
     /// Whether a native plugin that hangs may have to be killed.
     pub(crate) signals: bool,
     /// Whether the mode of a directory may have to be changed.
@@ -119,6 +121,8 @@ impl Allowed {
             tcp: addresses().any(|address| !address.starts_with(UNIX)),
             unix: addresses().any(|address| address.starts_with(UNIX)),
             tap: verb == Command::Add && grants().any(|grant| grant.tap),
+            dhcp: grants().any(|grant| grant.imports.contains("dhcp"))
+                || entries.iter().any(|entry| matches!(entry.undo, Undo::ReleaseDhcp { .. })),
             signals: has_native,
             modes: grants().any(takes_files),
         };

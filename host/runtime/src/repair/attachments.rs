@@ -181,7 +181,7 @@ fn native(
 }
 
 /// The namespace's path, as the runtime named it at ADD.
-fn netns_of<'a>(facts: impl IntoIterator<Item = &'a Value>) -> Option<&'a str> {
+pub(super) fn netns_of<'a>(facts: impl IntoIterator<Item = &'a Value>) -> Option<&'a str> {
     facts.into_iter().find_map(|facts| facts.get("netns")?.as_str()).filter(|path| !path.is_empty())
 }
 
@@ -224,6 +224,10 @@ pub(super) fn list(entries: &[&Entry]) -> String {
             Undo::ClearLimits { name, .. } => format!("the bandwidth limits of {name}"),
             Undo::ReleaseLease { address: Some(address), .. } => format!("the lease of {address}"),
             Undo::ReleaseLease { directory, .. } => format!("a lease in {}", directory.display()),
+            Undo::ReleaseDhcp { lease, .. } => {
+                let address = lease.get("address").and_then(Value::as_str).unwrap_or("an address");
+                format!("the lease of {address} of a DHCP server")
+            }
             Undo::ClearRules { .. } => "firewall rules".to_owned(),
             Undo::Call { endpoint, path, .. } => format!("a call to agent {endpoint:?} ({path})"),
             Undo::Delegate { plugin, .. } => format!("what delegate {plugin:?} did"),

@@ -1,11 +1,13 @@
 //! What is out of step between the journal, the kernel, the leases and the agents, and mending it: what the next call for
 //! an attachment would do, without waiting for one.
 //!
-//! Takes the locks that calls take, one attachment and one store at a time, so that it may run beside them. It never enters
-//! a container: a path that the journal knows may be another container's by now, and what is in a container goes with it.
+//! Takes the locks that calls take, one attachment and one store at a time, so that it may run beside them. It enters
+//! a container for its DHCP lease alone (`dhcp`): a path that the journal knows may be another container's by now, and what is in a
+//! container goes with it.
 
 mod agents;
 mod attachments;
+mod dhcp;
 mod gateways;
 mod journals;
 mod leases;
@@ -56,6 +58,10 @@ pub enum Kind {
     LostGateway,
     /// An agent with which the journal can't be compared.
     SilentAgent,
+    /// A lease of a DHCP server was due to be renewed.
+    DueLease,
+    /// The time of one is over: the pod has lost its address.
+    ExpiredLease,
     /// The address of an attachment is not leased to it any more.
     LostLease,
     /// A lease of an earlier boot.
@@ -117,9 +123,11 @@ impl Finding {
     }
 
     /// Whether the node is not as it should be (any more). A lease of somebody that the journal does not know is no
-    /// fault: native plugins write no journal.
+    /// fault: native plugins write no journal. Nor is a lease that the next run renews.
     pub fn is_open(&self) -> bool {
-        self.remedy != Remedy::Mended && !matches!(self.kind, Kind::UnknownHolder | Kind::Busy)
+        let passes = matches!(self.kind, Kind::UnknownHolder | Kind::Busy)
+            || (self.kind == Kind::DueLease && self.remedy == Remedy::WouldMend);
+        self.remedy != Remedy::Mended && !passes
     }
 }
 
@@ -135,6 +143,7 @@ pub fn repair(options: &Options) -> Result<Vec<Finding>, Error> {
     findings.extend(agents::mend(options).map_err(failed)?);
     // After the agents, which make the bridges.
     findings.extend(gateways::mend(options).map_err(failed)?);
+    findings.extend(dhcp::mend(options).map_err(failed)?);
     findings.extend(leases::mend(options).map_err(failed)?);
     findings.extend(rules::mend(options).map_err(failed)?);
     Ok(findings)

@@ -34,12 +34,17 @@ struct Wants {
     hwaddr: Option<Mac>,
     /// Hardware that it names: an address on a bus, a path of sysfs.
     hardware: Vec<String>,
+    /// Client identifiers for DHCP servers: the text, and the key of CNI_ARGS that may have it instead.
+    identifiers: Vec<(String, String)>,
     /// Protocol (IPPROTO_*), port of the node, the node's address or none for all of them.
     ports: Vec<(u8, u16, Option<IpAddr>)>,
 }
 
 /// The protocols that have ports, by the names that runtimes give them and by their numbers.
 const PROTOCOLS: [(&str, u8); 3] = [("tcp", 6), ("udp", 17), ("sctp", 132)];
+
+/// What the option of DHCP is called by which a server knows a client (the reference's dhcp, `parseOptionName`).
+const CLIENT_IDENTIFIER: [&str; 2] = ["61", "dhcp-client-identifier"];
 
 impl Wants {
     fn of(text: &str) -> Self {
@@ -50,6 +55,13 @@ impl Wants {
             protocol: String,
             #[serde(rename = "hostIP")]
             host_ip: String,
+        }
+        #[derive(Default, Deserialize)]
+        #[serde(default, rename_all = "camelCase")]
+        struct Provided {
+            option: String,
+            value: String,
+            from_arg: String,
         }
         // What can't be read wants nothing, by itself; the plugin says what is wrong with it.
         let tree = Json::parse(text).unwrap_or(Json::Null);
@@ -77,7 +89,17 @@ impl Wants {
             Some((named?.1, u16::try_from(mapping.host_port).ok()?, address.filter(|ip| !ip.is_unspecified())))
         };
         let ports = mappings.iter().filter_map(|mapping| port(&mapping.clone().decode().ok()?)).collect();
-        Self { force_address: force.unwrap_or_default(), bridge, master, device, hwaddr, hardware, ports }
+        let provided = match tree.get("ipam").and_then(|ipam| ipam.get("provide")) {
+            Some(Json::Array(provided)) => provided.as_slice(),
+            _ => &[],
+        };
+        let identifiers = provided.iter().filter_map(|one| one.clone().decode::<Provided>().ok());
+        let identifiers = identifiers
+            .filter(|one| CLIENT_IDENTIFIER.contains(&one.option.as_str()))
+            .map(|one| (one.value, one.from_arg))
+            .collect();
+        let force_address = force.unwrap_or_default();
+        Self { force_address, bridge, master, device, hwaddr, hardware, identifiers, ports }
     }
 }
 
@@ -144,6 +166,15 @@ impl Given {
         self.wants().hardware.iter().any(|named| named == id)
     }
 
+    /// Whether it gives the attachment this client identifier, by itself or by the arguments of the call.
+    pub(crate) fn identifies_client(&self, identifier: &[u8], args: &[(String, String)]) -> bool {
+        let is_it = |(value, key): &(String, String)| {
+            let said = args.iter().filter(|(name, _)| name == key && !key.is_empty()).map(|(_, value)| value);
+            said.chain([value]).any(|value| value.as_bytes() == identifier)
+        };
+        self.wants().identifiers.iter().any(is_it)
+    }
+
     /// Whether a foreign address of a bridge may be replaced.
     pub(crate) fn forces_address(&self) -> bool {
         self.wants().force_address
@@ -175,6 +206,18 @@ mod tests {
 
     fn given(text: &str) -> Given {
         Given::of(&NetworkConfig::parse(text.as_bytes(), Command::Add).unwrap())
+    }
+
+    #[test]
+    fn only_the_configuration_says_which_dhcp_client_it_is() {
+        let provide = r#"[{"option": "host-name", "value": "c"}, {"Option": "61", "value": "a", "fromArg": "ID"}, {"option": "dhcp-client-identifier", "value": "b"}]"#;
+        let given =
+            given(&format!(r#"{{"name": "n", "type": "dhcp", "ipam": {{"type": "dhcp", "PROVIDE": {provide}}}}}"#));
+        let args = [("ID".to_owned(), "d".to_owned()), (String::new(), "e".to_owned())];
+        for (identifier, is_it) in [("a", true), ("b", true), ("c", false), ("d", true), ("e", false), ("", false)] {
+            assert_eq!(given.identifies_client(identifier.as_bytes(), &args), is_it, "{identifier}");
+        }
+        assert!(!given.identifies_client(b"d", &[]));
     }
 
     #[test]

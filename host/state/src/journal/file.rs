@@ -147,6 +147,8 @@ pub(super) struct JournalFile {
     path: PathBuf,
     file: Option<File>,
     length: u64,
+    /// Where the last line begins, if it says that this operation is done.
+    last_done: Option<(u64, u64)>,
     /// Lines that go out with the next one that matters.
     waiting: Vec<u8>,
     /// How long the file was when the newest call began, and what it wrote first.
@@ -156,7 +158,8 @@ pub(super) struct JournalFile {
 impl JournalFile {
     /// Opens and reads it. The attachment's lock is held, so an unfinished last line is nobody's and is cut off.
     pub(super) fn open(path: &Path) -> Outcome<(Self, Content)> {
-        let mut journal = Self { path: path.to_owned(), file: None, length: 0, waiting: Vec::new(), call: None };
+        let (path_of_it, waiting) = (path.to_owned(), Vec::new());
+        let mut journal = Self { path: path_of_it, file: None, length: 0, last_done: None, waiting, call: None };
         let mut options = OpenOptions::new();
         options.read(true).append(true).custom_flags(OFlag::O_NOFOLLOW.bits());
         let mut file = match options.open(path) {
@@ -172,6 +175,7 @@ impl JournalFile {
             cut.map_err(|error| StateError::io("cut the unfinished last line off", path, error))?;
         }
         journal.length = whole.len() as u64;
+        journal.last_done = last_done(whole);
         journal.file = Some(file);
         Ok((journal, Content::parse(whole)))
     }
@@ -242,7 +246,21 @@ impl JournalFile {
         written
     }
 
+    /// Says once more that an operation is done. What is said again and again for as long as an attachment lives takes the place
+    /// of what was said before it: who is killed between the two leaves an older truth.
+    pub(super) fn write_again(&mut self, id: u64, line: &Line<'_>) -> Outcome<()> {
+        if let (Some(file), Some((_, at))) = (&self.file, self.last_done.filter(|(last, _)| *last == id)) {
+            file.set_len(at).map_err(|error| StateError::io("cut the journal", &self.path, error))?;
+            self.length = at;
+        }
+        let at = self.length;
+        self.write(line)?;
+        self.last_done = Some((id, at));
+        Ok(())
+    }
+
     fn append(&mut self) -> Outcome<()> {
+        self.last_done = None;
         let failed = |error| StateError::io("write the journal", &self.path, error);
         let file = match &mut self.file {
             Some(file) => file,
@@ -292,6 +310,15 @@ pub(super) fn says_anything(path: &Path) -> Outcome<bool> {
     };
     let mut lines = whole_lines(&bytes).split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
     Ok(lines.any(|line| serde_json::from_slice::<serde_json::Map<String, Value>>(line).is_ok()))
+}
+
+fn last_done(whole: &[u8]) -> Option<(u64, u64)> {
+    let last = whole.strip_suffix(b"\n")?;
+    let at = last.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+    match serde_json::from_slice(last.get(at..)?) {
+        Ok(Line::Done { id, .. }) => Some((id, at as u64)),
+        _ => None,
+    }
 }
 
 fn whole_lines(bytes: &[u8]) -> &[u8] {

@@ -141,6 +141,15 @@ impl Journal {
         self.record(|| Line::Done { id, undo: update.map(Cow::Borrowed) })
     }
 
+    /// It happened, and is now to be undone like this: a lease that was renewed. Only for what a call has committed.
+    pub fn done_again(&mut self, id: u64, undo: &Undo) -> Outcome<()> {
+        self.known(id)?;
+        let line = || Line::Done { id, undo: Some(Cow::Borrowed(undo)) };
+        self.file.write_again(id, &line())?;
+        self.content.apply(line());
+        Ok(())
+    }
+
     /// Its undo failed and has to be tried again.
     pub fn failed(&mut self, id: u64) -> Outcome<()> {
         // Said once: an undo that fails for days must not fill the tmpfs.

@@ -166,6 +166,18 @@ pub enum Undo {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         address: Option<std::net::IpAddr>,
     },
+    /// Give an address back to the DHCP server that it is of, by the link that it was asked for on.
+    ReleaseDhcp {
+        /// Index of the link, in the container.
+        index: u32,
+        /// Name of the link.
+        name: String,
+        /// Which namespace it was, as for a sysctl.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        netns: Option<u64>,
+        /// As the kernel room writes it.
+        lease: serde_json::Value,
+    },
     /// Remove firewall rules.
     ClearRules {
         /// Where.
@@ -270,6 +282,23 @@ impl Held {
 }
 
 impl Undo {
+    /// Set a link up again, or down.
+    pub fn restore_state(side: Side, index: u32, name: &str, up: bool) -> Self {
+        Self::RestoreLink {
+            side,
+            index,
+            name: name.to_owned(),
+            up: Some(up),
+            mac: None,
+            mtu: None,
+            txqlen: None,
+            promisc: None,
+            allmulti: None,
+            alias: None,
+            renamed_from: None,
+        }
+    }
+
     /// In which namespace it is done; none for what is in neither.
     pub fn side(&self) -> Option<Side> {
         match self {
@@ -284,6 +313,7 @@ impl Undo {
             | Self::RemovePolicyRule { side, .. }
             | Self::ClearLimits { side, .. }
             | Self::ClearRules { side, .. } => Some(*side),
+            Self::ReleaseDhcp { .. } => Some(Side::Container),
             Self::ReleaseLease { .. }
             | Self::Call { .. }
             | Self::Delegate { .. }
@@ -303,7 +333,8 @@ impl Undo {
             | Self::RemoveAddress { index, name, .. }
             | Self::RemoveRoute { index, name, .. }
             | Self::RestoreRoute { index, name, .. }
-            | Self::ClearLimits { index, name, .. } => Some((*index, name)),
+            | Self::ClearLimits { index, name, .. }
+            | Self::ReleaseDhcp { index, name, .. } => Some((*index, name)),
             _ => None,
         }
     }

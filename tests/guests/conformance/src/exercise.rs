@@ -1,7 +1,7 @@
 //! Every function once, in an order in which each finds what it needs.
 
 use sandwire_plugin::bindings::imports::sandwire::cni::{
-    addresses, bridging, configure, conntrack, container_netns, delegate, devices, endpoint, files, firewall,
+    addresses, bridging, configure, conntrack, container_netns, delegate, devices, dhcp, endpoint, files, firewall,
     host_netns, kv, leases, links, log, neighbours, random, routes, shaping, shared, sysctl, wait,
 };
 use sandwire_plugin::host::namespaces::{Link, Netns};
@@ -111,6 +111,11 @@ impl Seen {
         let place = container.as_ref().unwrap_or(&node);
         self.note("namespaces netns.link", place.link("lo"));
         self.note("namespaces netns.links", place.links());
+        // There is no server to wait for.
+        let foreign = dhcp::Setting { code: 61, value: b"somebody else".to_vec() };
+        self.note("dhcp acquire", dhcp::acquire(&[foreign], &[]));
+        self.note("dhcp held", dhcp::held());
+        self.note("dhcp release", dhcp::release());
         self.note("devices find", devices::find(&node, "/sys/devices/virtual"));
         self.note("conntrack flush", conntrack::flush(&node, firewall::Protocol::Tcp, Some("10.77.0.9"), 80));
         let bridge = self.bridge(&node);

@@ -33,6 +33,7 @@ plugins! {
     vrf "vrf"
     ipvlan "ipvlan"
     dummy "dummy"
+    dhcp "dhcp"
 }
 
 /// A plugin that nobody put into the list above would never be tried.

@@ -13,6 +13,7 @@ mod common;
 mod components;
 mod ctl;
 mod del;
+mod dhcp;
 mod drop_in;
 mod going_back;
 mod hardware;

@@ -5,10 +5,11 @@
 pub const HEAD: &str = include_str!("head.toml");
 
 /// The plugins with an entry here.
-pub const SHIPPED: [&str; 18] = [
+pub const SHIPPED: [&str; 19] = [
     "bagpipe",
     "bandwidth",
     "bridge",
+    "dhcp",
     "dummy",
     "firewall",
     "host-device",
@@ -26,10 +27,11 @@ pub const SHIPPED: [&str; 18] = [
     "vrf",
 ];
 
-const ENTRIES: [(&str, &str); 18] = [
+const ENTRIES: [(&str, &str); 19] = [
     ("bagpipe", include_str!("bagpipe.toml")),
     ("bandwidth", include_str!("bandwidth.toml")),
     ("bridge", include_str!("bridge.toml")),
+    ("dhcp", include_str!("dhcp.toml")),
     ("dummy", include_str!("dummy.toml")),
     ("firewall", include_str!("firewall.toml")),
     ("host-device", include_str!("host-device.toml")),

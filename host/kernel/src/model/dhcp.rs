@@ -1,0 +1,114 @@
+//! DHCP (RFC 2131) as the client's side sees it.
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::net::Ipv4Addr;
+
+/// One option (RFC 2132).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DhcpOption {
+    /// Its code, 1 to 254.
+    pub code: u8,
+    /// Its bytes, without the length.
+    #[serde(with = "Hex")]
+    pub value: Vec<u8>,
+}
+
+/// What a client says of itself and asks for, the same with every message.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DhcpAsk {
+    /// Client identifier (option 61): its type, then its name.
+    #[serde(with = "Hex")]
+    pub client: Vec<u8>,
+    /// Further options to send.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub send: Vec<DhcpOption>,
+    /// Codes of the options that are asked for (option 55).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ask: Vec<u8>,
+}
+
+/// How a server is asked for an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DhcpRequest {
+    /// The one that it has offered.
+    Offered,
+    /// To keep it longer, the server that gave it.
+    Renew,
+    /// To keep it longer, whatever server hears it.
+    Rebind,
+}
+
+/// An address that was offered or given.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DhcpLease {
+    /// What was asked.
+    pub ask: DhcpAsk,
+    /// The address.
+    pub address: Ipv4Addr,
+    /// The server (option 54).
+    pub server: Ipv4Addr,
+    /// The hardware address that its answer came from: its own or its relay's.
+    #[serde(with = "Hex")]
+    pub via: Vec<u8>,
+    /// Number of the conversation (RFC 2131, table 5: who asks for what was offered goes on with it).
+    pub xid: u32,
+    /// When it was given: seconds since the machine started, also while it slept (CLOCK_BOOTTIME).
+    pub obtained: u64,
+    /// For how long; 0 for what is only offered, the largest number for ever.
+    pub seconds: u32,
+    /// After how many seconds it is to be renewed (T1).
+    pub renew: u32,
+    /// After how many seconds any server may renew it (T2).
+    pub rebind: u32,
+    /// All options of the answer, each code once.
+    pub options: Vec<DhcpOption>,
+}
+
+/// The time of [`DhcpLease::obtained`].
+///
+/// # Errors
+/// What clock_gettime(2) fails with.
+pub fn boot_time() -> nix::Result<u64> {
+    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME)?;
+    Ok(u64::try_from(now.tv_sec()).unwrap_or(0))
+}
+
+impl DhcpLease {
+    /// How many seconds it lasts from `now` on, the largest number for ever; none when its time is over, or it never was given.
+    pub fn left(&self, now: u64) -> Option<u32> {
+        if self.seconds == u32::MAX {
+            return Some(u32::MAX);
+        }
+        let left = (self.obtained + u64::from(self.seconds)).checked_sub(now).filter(|left| *left > 0)?;
+        Some(u32::try_from(left).unwrap_or(u32::MAX))
+    }
+
+    /// Who is to be asked to keep it longer; nobody while it is young.
+    pub fn due(&self, now: u64) -> Option<DhcpRequest> {
+        let age = now.saturating_sub(self.obtained);
+        if self.seconds == u32::MAX || age < u64::from(self.renew) {
+            None
+        } else if age < u64::from(self.rebind) {
+            Some(DhcpRequest::Renew)
+        } else {
+            Some(DhcpRequest::Rebind)
+        }
+    }
+}
+
+/// Bytes as hexadecimal digits: a journal is read by people, too.
+struct Hex;
+
+impl Hex {
+    fn serialize<S: Serializer>(bytes: &[u8], to: S) -> Result<S::Ok, S::Error> {
+        let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        to.serialize_str(&digits)
+    }
+
+    fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<u8>, D::Error> {
+        let digits = <std::borrow::Cow<'de, str>>::deserialize(from)?;
+        let byte = |pair: &[u8]| std::str::from_utf8(pair).ok().and_then(|pair| u8::from_str_radix(pair, 16).ok());
+        let bytes: Option<Vec<u8>> = digits.as_bytes().chunks(2).map(byte).collect();
+        bytes.ok_or_else(|| serde::de::Error::custom("no hexadecimal digits"))
+    }
+}
