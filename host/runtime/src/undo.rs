@@ -168,6 +168,10 @@ pub(crate) fn take_back(session: &mut Session, plugin: &str, undo: &Undo) -> Fat
         Undo::Shared { .. } => Fate::Undone,
         Undo::ReleaseLease { directory, address } => release(session, directory, *address),
         Undo::RemoveNote { plugin, scope, key } => remove_note(session, plugin, scope, key),
+        Undo::ReleaseDhcp { .. } => {
+            dhcp::give_back(session, undo);
+            Fate::Undone
+        }
         Undo::Call { endpoint, method, path, headers, body, done } => {
             let call = endpoint::Call { method, path, headers, body };
             call_back(session, plugin, endpoint, &call, done)
@@ -211,8 +215,7 @@ fn is_ours_by_name(kernel: &mut (dyn Kernel + Send), attachment: &Attachment, in
         || kernel.veth_peer(info.id).is_ok_and(|peer| peer.id.netns == Netns::Container)
 }
 
-/// Takes back what is in a namespace.
-pub(crate) fn in_kernel(session: &mut Session, undo: &Undo) -> Fate {
+fn in_kernel(session: &mut Session, undo: &Undo) -> Fate {
     let attachment = session.subject.attachment.clone();
     let seen = undo.link().and_then(|(index, _)| session.seen_name(LinkId { netns: Netns::Container, index }));
     let Some(kernel) = session.kernel_if_open() else {
@@ -282,15 +285,9 @@ pub(crate) fn in_kernel(session: &mut Session, undo: &Undo) -> Fate {
             if ours { fate(&format!("deleting link {name:?}"), kernel.delete_link(info.id)) } else { Fate::Undone }
         }
         // What a namespace had that is gone is no business of the one at its path now, for which others may have set it.
-        Undo::RestoreSysctl { netns: Some(then), .. }
-        | Undo::RemovePolicyRule { netns: Some(then), .. }
-        | Undo::ReleaseDhcp { netns: Some(then), .. }
+        Undo::RestoreSysctl { netns: Some(then), .. } | Undo::RemovePolicyRule { netns: Some(then), .. }
             if kernel.identity(at).is_some_and(|now| now != *then) =>
         {
-            Fate::Undone
-        }
-        Undo::ReleaseDhcp { index, lease, .. } => {
-            dhcp::give_back(kernel, LinkId { netns: at, index: *index }, lease);
             Fate::Undone
         }
         Undo::RestoreSysctl { key, value, .. } => {

@@ -4,7 +4,7 @@ use crate::output::Output;
 use anyhow::Result;
 use nix::fcntl::OFlag;
 use sandwire_kernel::linux::LinuxKernel;
-use sandwire_kernel::{Kernel, LinkInfo, Netns};
+use sandwire_kernel::{DhcpLease, Kernel, LinkInfo, Netns, boot_time};
 use sandwire_policy::paths;
 use sandwire_state::journal::{self, Side, State, Summary, Undo};
 use serde::Serialize;
@@ -31,6 +31,8 @@ struct Row {
     addresses: Vec<String>,
     /// Whether `addresses` are the container's now; else they are what ADD answered.
     live: bool,
+    /// How long the address that a DHCP server gave still lasts, 0 when its time is over; none of another address.
+    lease_seconds: Option<u32>,
     /// Operations that the host would undo.
     pending: usize,
     state: &'static str,
@@ -84,6 +86,7 @@ fn row(summary: &Summary, links: &[LinkInfo]) -> Row {
     let then = results.iter().flat_map(|result| result.get("ips")?.as_array()).flatten();
     let then = then.filter_map(|ip| Some(ip.get("address")?.as_str()?.to_owned()));
     let only_kept = !summary.pending.is_empty() && summary.pending.iter().all(|entry| entry.state == State::Failed);
+    let lease = lease_seconds(summary);
     let wants_host_end = results.iter().any(|result| has_host_interface(result));
     Row {
         network: attachment.network.clone(),
@@ -95,8 +98,10 @@ fn row(summary: &Summary, links: &[LinkInfo]) -> Row {
             () if only_kept => "kept",
             () if summary.uncommitted > 0 => "unfinished",
             () if now.is_none() || (wants_host_end && host_end.is_none()) => "gone",
+            () if lease == Some(0) => "expired",
             () => "attached",
         },
+        lease_seconds: lease,
         live: now.is_some(),
         addresses: now.unwrap_or_else(|| {
             let mut then: Vec<String> = then.collect();
@@ -110,6 +115,16 @@ fn row(summary: &Summary, links: &[LinkInfo]) -> Row {
         bridge: bridge.map(|link| link.name.clone()),
         pending: summary.pending.len(),
     }
+}
+
+fn lease_seconds(summary: &Summary) -> Option<u32> {
+    let lease = summary.pending.iter().rev().find_map(|entry| match &entry.undo {
+        Undo::ReleaseDhcp { lease, .. } if entry.state == State::Done => {
+            serde_json::from_value::<DhcpLease>(lease.clone()).ok()
+        }
+        _ => None,
+    })?;
+    Some(lease.left(boot_time().ok()?).unwrap_or(0))
 }
 
 /// Names of a result's interfaces that are the node's.

@@ -129,6 +129,50 @@ fn an_add_that_is_undone_leaves_the_journal_as_it_was() {
     assert!(last.remove_if_empty().unwrap());
 }
 
+/// What is said again and again takes the place of what was said before, and nothing else's.
+#[test]
+fn said_again() {
+    let place = tempfile::tempdir().unwrap();
+    let root = &place.path().join("journal");
+    let lease =
+        |n: u32| Undo::ReleaseDhcp { index: 2, name: "eth0".into(), netns: None, lease: json!({ "seconds": n }) };
+    let mut add = Journal::open(root, &attachment("a")).unwrap();
+    add.begin("ADD", "bridge").unwrap();
+    let id = add.intend("dhcp", &lease(1)).unwrap();
+    add.done(id, Some(&lease(2))).unwrap();
+    add.commit(&json!({})).unwrap();
+    drop(add);
+    let mut length = None;
+    for n in 3..8 {
+        let mut again = Journal::open(root, &attachment("a")).unwrap();
+        again.done_again(id, &lease(n)).unwrap();
+        again.done_again(id, &lease(n + 1)).unwrap();
+        assert_eq!(again.pending()[0].undo, lease(n + 1));
+        drop(again);
+        let now = std::fs::metadata(file(root)).unwrap().len();
+        assert_eq!(*length.get_or_insert(now), now);
+        let found = Journal::open(root, &attachment("a")).unwrap();
+        assert_eq!((found.pending().len(), &found.pending()[0].undo), (1, &lease(n + 1)));
+        assert!(found.uncommitted().is_empty());
+    }
+    // Killed after the old one was cut off: the first that the call itself wrote is still there.
+    let text = std::fs::read_to_string(file(root)).unwrap();
+    let last = text.trim_end().rfind('\n').unwrap() + 1;
+    std::fs::write(file(root), &text[..last]).unwrap();
+    assert_eq!(Journal::open(root, &attachment("a")).unwrap().pending()[0].undo, lease(2));
+    // Not what was done of another operation.
+    let mut other = Journal::open(root, &attachment("a")).unwrap();
+    other.begin("ADD", "portmap").unwrap();
+    let link = other.intend("portmap", &delete("veth1")).unwrap();
+    other.done(link, None).unwrap();
+    other.commit(&json!(null)).unwrap();
+    other.done_again(id, &lease(9)).unwrap();
+    drop(other);
+    let found = Journal::open(root, &attachment("a")).unwrap();
+    assert_eq!(found.pending().iter().map(|entry| entry.state).collect::<Vec<_>>(), [State::Done, State::Done]);
+    assert_eq!(found.pending()[0].undo, lease(9));
+}
+
 #[test]
 fn a_call_that_does_nothing_leaves_nothing() {
     let place = tempfile::tempdir().unwrap();

@@ -31,6 +31,10 @@ pub struct Scenario {
 /// The link that macvlans ride on.
 const MASTER: &str = "ip link add m0 type veth peer name m0p; ip link set m0 up; ip link set m0p up";
 
+/// The same, with a DHCP server at its other end.
+const SERVED: &str = "ip netns add outside; ip link add m0 type veth peer name wire netns outside; ip link set m0 up
+    ip -n outside addr add 10.1.2.1/24 dev wire; ip -n outside link set wire up";
+
 impl Scenario {
     /// The loopback plugin.
     pub fn loopback() -> Self {
@@ -63,6 +67,18 @@ impl Scenario {
         let config =
             json!({"cniVersion": "1.1.0", "name": "net", "type": "macvlan", "master": "m0", "ipam": dual_stack()});
         Self { name: "macvlan", whose: Whose::Ours, plugin: "macvlan", ifname: "eth0", config, agent: false }
+    }
+
+    /// A macvlan with an address of a DHCP server.
+    pub fn dhcp() -> Self {
+        let config =
+            json!({"cniVersion": "1.1.0", "name": "net", "type": "macvlan", "master": "m0", "ipam": {"type": "dhcp"}});
+        Self { name: "dhcp", whose: Whose::Ours, plugin: "macvlan", ifname: "eth0", config, agent: false }
+    }
+
+    /// Whether a DHCP server is to be there.
+    pub(crate) fn needs_server(&self) -> bool {
+        self.config.pointer("/ipam/type").is_some_and(|manager| manager == "dhcp")
     }
 
     /// The settings that tuning has, of an interface that is there anyway (whose MAC of zeros can't be given back).
@@ -107,6 +123,7 @@ impl Scenario {
     /// What has to be there before a call for the pods that exist, as a script: what earlier plugins of a chain make.
     pub fn before(&self) -> &'static str {
         match self.plugin {
+            "macvlan" if self.needs_server() => SERVED,
             "macvlan" => MASTER,
             "host-device" => "for n in 7 8; do ip link add eth$n type veth peer name wire$n; ip link set wire$n up; done",
             "bandwidth" => {

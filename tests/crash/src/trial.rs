@@ -5,6 +5,7 @@ use crate::trace::{self, Fault, Point, Run};
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use sandwire_harness::agent::Agent;
+use sandwire_harness::dhcp::{self, Server};
 use sandwire_harness::{Call, Node, Pod, Snapshot, Verb};
 use serde_json::{Value, json};
 use std::fmt::Write;
@@ -197,6 +198,7 @@ struct Bench {
     node: Node,
     pod: Pod,
     agent: Option<Agent>,
+    server: Option<Server>,
     /// Of another pod that must not be touched, in GC.
     bystander: Option<Pod>,
     before: Snapshot,
@@ -228,8 +230,9 @@ impl Bench {
         let pod = node.pod("a")?;
         let bystander = if plan.verb == Verb::Gc { Some(node.pod("b")?) } else { None };
         node.sh(plan.scenario.before())?;
+        let server = plan.scenario.needs_server().then(|| Server::start(&node, &[])).transpose()?;
         let before = node.snapshot()?;
-        let mut bench = Self { plan: plan.clone(), node, pod, agent, bystander, before, attached: Vec::new() };
+        let mut bench = Self { plan: plan.clone(), node, pod, agent, server, bystander, before, attached: Vec::new() };
         if let Some(pod) = &bench.bystander {
             bench.call(Verb::Add, pod).run()?.result().context("the bystander's ADD")?;
             bench.before = settled(&bench.node)?;
@@ -394,6 +397,16 @@ impl Bench {
         if after_gc {
             // GC is not told of any container's namespace and enters none: that "lo" is up in there goes with it.
             left.retain(|line| !(line.contains(" pod-a ") && line.contains(r#""ifname":"lo""#)));
+        }
+        // A server gets to it when it does, and answers nobody who gives an address back.
+        for _ in 0..if self.server.is_some() { LOOKS } else { 0 } {
+            if dhcp::leases(&self.node)?.is_empty() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        if self.server.is_some() {
+            left.extend(dhcp::leases(&self.node)?.iter().map(|lease| format!("DHCP lease {lease:?}")));
         }
         let attached = self.attached();
         if attached != self.attached {

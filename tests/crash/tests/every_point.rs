@@ -56,6 +56,8 @@ macro_rules! every_point {
 
 every_point! {
     try_in_container:
+    dhcp_add: dhcp Add;
+    dhcp_del: dhcp Del;
     macvlan_add: macvlan Add;
     macvlan_del: macvlan Del;
     macvlan_gc: macvlan Gc;

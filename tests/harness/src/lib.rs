@@ -17,6 +17,7 @@
 pub mod agent;
 pub mod cases;
 mod cni;
+pub mod dhcp;
 mod install;
 pub mod matching;
 mod node;

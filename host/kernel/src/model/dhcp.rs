@@ -79,7 +79,7 @@ impl DhcpLease {
         if self.seconds == u32::MAX {
             return Some(u32::MAX);
         }
-        let left = (self.obtained + u64::from(self.seconds)).checked_sub(now).filter(|left| *left > 0)?;
+        let left = self.obtained.saturating_add(u64::from(self.seconds)).checked_sub(now).filter(|left| *left > 0)?;
         Some(u32::try_from(left).unwrap_or(u32::MAX))
     }
 
@@ -110,5 +110,55 @@ impl Hex {
         let byte = |pair: &[u8]| std::str::from_utf8(pair).ok().and_then(|pair| u8::from_str_radix(pair, 16).ok());
         let bytes: Option<Vec<u8>> = digits.as_bytes().chunks(2).map(byte).collect();
         bytes.ok_or_else(|| serde::de::Error::custom("no hexadecimal digits"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lease(seconds: u32) -> DhcpLease {
+        DhcpLease {
+            ask: DhcpAsk { client: vec![0, b'a'], send: Vec::new(), ask: vec![1, 3] },
+            address: Ipv4Addr::new(10, 1, 2, 50),
+            server: Ipv4Addr::new(10, 1, 2, 1),
+            via: vec![2, 0, 0, 0, 0, 255],
+            xid: 7,
+            obtained: 1000,
+            seconds,
+            renew: 50,
+            rebind: 87,
+            options: vec![DhcpOption { code: 1, value: vec![255, 255, 255, 0] }],
+        }
+    }
+
+    #[test]
+    fn how_long_it_lasts_and_who_is_asked() {
+        use DhcpRequest::{Rebind, Renew};
+        for (now, left, due) in [
+            (900, Some(200), None),
+            (1000, Some(100), None),
+            (1049, Some(51), None),
+            (1050, Some(50), Some(Renew)),
+            (1086, Some(14), Some(Renew)),
+            (1087, Some(13), Some(Rebind)),
+            (1099, Some(1), Some(Rebind)),
+            (1100, None, Some(Rebind)),
+            (u64::MAX, None, Some(Rebind)),
+        ] {
+            assert_eq!((lease(100).left(now), lease(100).due(now)), (left, due), "{now}");
+        }
+        assert_eq!((lease(u32::MAX).left(u64::MAX), lease(u32::MAX).due(u64::MAX)), (Some(u32::MAX), None));
+        assert_eq!(lease(0).left(1000), None);
+    }
+
+    #[test]
+    fn the_journal_has_it_for_people() {
+        let text = serde_json::to_string(&lease(100)).unwrap();
+        assert!(text.contains(r#""client":"0061""#) && text.contains(r#""via":"0200000000ff""#), "{text}");
+        assert_eq!(serde_json::from_str::<DhcpLease>(&text).unwrap(), lease(100));
+        for bad in ["0g", "é", "0é"] {
+            assert!(serde_json::from_str::<DhcpLease>(&text.replace("0061", bad)).is_err(), "{bad}");
+        }
     }
 }

@@ -3,10 +3,9 @@
 
 use super::Session;
 use crate::refusal::{Answer, Refusal};
-use crate::undo;
 use sandwire_cni::Command;
 use sandwire_kernel::{
-    DhcpAsk, DhcpLease, DhcpOption, DhcpRequest, KernelError, LinkChanges, LinkId, Netns, boot_time,
+    DhcpAsk, DhcpLease, DhcpOption, DhcpRequest, Kernel, KernelError, LinkChanges, LinkId, Netns, Outcome, boot_time,
 };
 use sandwire_state::journal::{Side, State, Undo};
 use std::net::{IpAddr, Ipv4Addr};
@@ -153,7 +152,7 @@ impl Session {
         let held: Vec<Undo> = leases.filter(|undo| which(undo)).cloned().collect();
         let mut released = None;
         for undo in &held {
-            undo::in_kernel(self, undo);
+            give_back(self, undo);
             released = address_of(undo).or(released);
         }
         if self.subject.verb == Command::Add && !held.is_empty() {
@@ -172,13 +171,12 @@ fn address_of(undo: &Undo) -> Option<Ipv4Addr> {
 }
 
 /// Gives a lease back. What can't be told to its server the server finds out when the lease's time is over, as it does of a
-/// client that was switched off: nothing of the node is left, and no DEL is to wait or fail for it.
-pub(crate) fn give_back(kernel: &mut (dyn sandwire_kernel::Kernel + Send), link: LinkId, lease: &serde_json::Value) {
-    let given = serde_json::from_value::<DhcpLease>(lease.clone())
-        .map_err(|error| KernelError::Other(format!("the journal has no lease that this release knows: {error}")))
-        .and_then(|lease| kernel.dhcp_release(link, &lease));
-    if let Err(error) = given {
-        let address = lease.get("address").and_then(serde_json::Value::as_str).unwrap_or_default();
+/// client that was switched off: nothing of the node is left, and no DEL is to wait or fail for it. But it is tried again: nobody
+/// else will.
+pub(crate) fn give_back(session: &mut Session, undo: &Undo) {
+    let Some(kernel) = session.kernel_if_open() else { return };
+    if let Err(error) = tell(kernel, undo).or_else(|_| tell(kernel, undo)) {
+        let address = address_of(undo).map_or_else(|| "a lease".to_owned(), |address| address.to_string());
         crate::log::note(
             "warn",
             &format!(
@@ -186,4 +184,21 @@ pub(crate) fn give_back(kernel: &mut (dyn sandwire_kernel::Kernel + Send), link:
             ),
         );
     }
+}
+
+fn tell(kernel: &mut (dyn Kernel + Send), undo: &Undo) -> Outcome<()> {
+    let Undo::ReleaseDhcp { index, name, netns, lease } = undo else { return Ok(()) };
+    // It went with its namespace, which may be another one by now, or with its interface.
+    if !kernel.has_container() || (netns.is_some() && *netns != kernel.identity(Netns::Container)) {
+        return Ok(());
+    }
+    let link = LinkId { netns: Netns::Container, index: *index };
+    match kernel.link_info(link) {
+        Ok(info) if info.name == *name => {}
+        Ok(_) | Err(KernelError::NotFound(_)) => return Ok(()),
+        Err(error) => return Err(error),
+    }
+    let lease = serde_json::from_value::<DhcpLease>(lease.clone())
+        .map_err(|error| KernelError::Other(format!("the journal has no lease that this release knows: {error}")))?;
+    kernel.dhcp_release(link, &lease)
 }

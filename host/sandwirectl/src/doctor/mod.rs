@@ -3,6 +3,7 @@
 mod agents;
 mod configurations;
 mod kernel;
+mod leases;
 mod places;
 
 pub(crate) use kernel::{SUBCOMMAND, child};
@@ -66,6 +67,7 @@ pub(crate) fn doctor(output: &Output, bin_dir: Option<&Path>) -> Result<bool> {
     checks.extend(bin_dirs.iter().flat_map(|directory| places::links(directory)));
     checks.extend(configurations::checks(&bin_dirs));
     checks.extend(agents::checks());
+    checks.extend(leases::checks());
     let good = checks.iter().all(|check| check.verdict != Verdict::Fail);
     if output.json {
         output.json(&checks)?;

@@ -3,9 +3,10 @@
 
 use crate::common::{Bench, apply};
 use crate::ctl::ctl_status;
+use sandwire_harness::dhcp::{self, Server};
 use sandwire_harness::{NATIVE, Node, OURS, Place, Verb};
 use serde_json::{Value, json};
-use std::process::{Child, Command};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// A bridge with an uplink to the server.
@@ -18,36 +19,17 @@ const DIRECT: &str = "ip netns add outside
     ip link add eth7 type veth peer name wire netns outside; ip link set eth7 up
     ip -n outside addr add 10.1.2.1/24 dev wire; ip -n outside link set wire up";
 
-/// A DHCP server in the namespace `outside`; it ends with this value.
-struct Server(Child);
-
-impl Server {
-    /// `options` are more of dnsmasq's. It knows the leases that one before it has given.
-    fn start(node: &Node, options: &[&str]) -> Self {
-        node.sh("mkdir -p /run/dnsmasq; rm -f /run/dnsmasq/log").unwrap();
-        // By its path, as the harness starts its own programs. 2 minutes is the shortest lease that it gives; without --no-ping it
-        // looks for 3 s whether somebody has the address already.
-        let mut command = Command::new("/usr/sbin/dnsmasq");
-        command.args(["--keep-in-foreground", "--conf-file=/dev/null", "--user=root", "--group=root", "--pid-file"]);
-        command.args(["--port=0", "--interface=wire", "--bind-interfaces", "--no-ping", "--dhcp-authoritative"]);
-        command.args(["--dhcp-range=10.1.2.50,10.1.2.99,255.255.255.0,2m", "--dhcp-leasefile=/run/dnsmasq/leases"]);
-        command.args(["--log-dhcp", "--log-facility=/run/dnsmasq/log"]).args(options).env_clear();
-        let server = Self(node.spawn(&Place::Netns("/run/netns/outside".into()), command).unwrap());
-        until(node, "the server listens", || log(node).contains("sockets bound"));
-        server
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // Fails only when it ended by itself.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
+/// A server with more of dnsmasq's options.
+fn serve(node: &Node, options: &[&str]) -> Server {
+    Server::start(node, options).unwrap()
 }
 
 fn log(node: &Node) -> String {
-    String::from_utf8(node.read("/run/dnsmasq/log").unwrap().unwrap_or_default()).unwrap()
+    dhcp::log(node).unwrap()
+}
+
+fn leases(node: &Node) -> Vec<[String; 4]> {
+    dhcp::leases(node).unwrap()
 }
 
 /// How many messages of this kind the server has seen or sent.
@@ -62,13 +44,6 @@ fn until(node: &Node, what: &str, condition: impl Fn() -> bool) {
         assert!(Instant::now() < end, "{what}: not yet; its log:\n{}", log(node));
         std::thread::sleep(Duration::from_millis(10));
     }
-}
-
-/// What the server has given: hardware address, address, name (or `*`) and client identifier of each.
-fn leases(node: &Node) -> Vec<[String; 4]> {
-    let text = String::from_utf8(node.read("/run/dnsmasq/leases").unwrap().unwrap_or_default()).unwrap();
-    let row = |line: &str| line.split(' ').skip(1).map(str::to_owned).collect::<Vec<_>>().try_into().unwrap();
-    text.lines().map(row).collect()
 }
 
 /// A client identifier as dnsmasq writes it.
@@ -125,7 +100,7 @@ fn ping(bench: &Bench) {
 #[test]
 fn given_and_given_back() {
     let bench = Bench::new(BRIDGED);
-    let _server = Server::start(&bench.node, &[]);
+    let _server = serve(&bench.node, &[]);
     let result = bench.call(false, Verb::Add, &bridge(), None).result().unwrap();
     let address = address(&result);
     assert_eq!(
@@ -150,7 +125,7 @@ fn given_and_given_back() {
 #[test]
 fn each_attachment_has_its_own() {
     let bench = Bench::new(BRIDGED);
-    let _server = Server::start(&bench.node, &[]);
+    let _server = serve(&bench.node, &[]);
     let other = bench.node.pod("b").unwrap();
     let attachments = [(&bench.pod, "eth0"), (&bench.pod, "net1"), (&other, "eth0")];
     let call = |verb, (pod, ifname), config: &Value| bench.node.cni("bridge", verb, pod, ifname, config).unwrap();
@@ -180,7 +155,7 @@ fn each_attachment_has_its_own() {
 #[test]
 fn what_the_server_is_told() {
     let bench = Bench::new(BRIDGED);
-    let _server = Server::start(&bench.node, &[]);
+    let _server = serve(&bench.node, &[]);
     let config = network(
         "bridge",
         &json!({"provide": [{"option": "host-name", "fromArg": "K8S_POD_NAME"}, {"option": "60", "value": "sand"},
@@ -208,7 +183,7 @@ fn what_the_server_is_told() {
 fn what_the_server_is_asked_for() {
     let bench = Bench::new(BRIDGED);
     let option = "--dhcp-option=121,10.9.0.0/16,10.1.2.7,10.8.0.0/16,0.0.0.0,10.7.0.0/16,10.1.2.1";
-    let _server = Server::start(&bench.node, &[option]);
+    let _server = serve(&bench.node, &[option]);
     let mut config = network("bridge", &json!({"request": [{"option": "121"}], "priority": 50}));
     config["cniVersion"] = "1.1.0".into();
     let result = bench.call(false, Verb::Add, &config, None).result().unwrap();
@@ -262,7 +237,7 @@ fn a_server_that_comes_late() {
     let (result, _server) = std::thread::scope(|scope| {
         let add = scope.spawn(|| bench.call(false, Verb::Add, &bridge(), None));
         std::thread::sleep(Duration::from_millis(1200));
-        let server = Server::start(&bench.node, &[]);
+        let server = serve(&bench.node, &[]);
         (add.join().unwrap().result().unwrap(), server)
     });
     ping(&bench);
@@ -279,7 +254,7 @@ fn an_add_that_fails_later() {
     let with_routes = network("bridge", &json!({"request": [{"option": "121"}]}));
     for (config, why) in [(with_routes, "10.77.0.1"), (with_gateway, "10.1.3.1")] {
         let bench = Bench::new(BRIDGED);
-        let _server = Server::start(&bench.node, &["--dhcp-option=121,10.9.0.0/16,10.77.0.1"]);
+        let _server = serve(&bench.node, &["--dhcp-option=121,10.9.0.0/16,10.77.0.1"]);
         bench.node.sh("ip addr add 10.1.3.1/24 dev cni0").unwrap();
         bench.call(false, Verb::Add, &config, None).error().unwrap();
         let log = log(&bench.node);
@@ -293,7 +268,7 @@ fn an_add_that_fails_later() {
 #[test]
 fn the_pod_is_gone() {
     let bench = Bench::new(BRIDGED);
-    let _server = Server::start(&bench.node, &[]);
+    let _server = serve(&bench.node, &[]);
     bench.call(false, Verb::Add, &bridge(), None).result().unwrap();
     bench.pod.drop_netns(&bench.node).unwrap();
     until(&bench.node, "the veth is gone", || !bench.node.sh("ip -br link").unwrap().contains("\nveth"));
@@ -307,7 +282,7 @@ fn the_pod_is_gone() {
 #[test]
 fn what_the_pod_has_made_of_it() {
     let bench = Bench::new(BRIDGED);
-    let _server = Server::start(&bench.node, &[]);
+    let _server = serve(&bench.node, &[]);
     for script in [
         "ip link set eth0 down",
         "ip link del eth0",
@@ -378,7 +353,7 @@ fn about_the_lease(node: &Node, args: &[&str], result: &Value) -> [String; 3] {
 #[test]
 fn repair_renews_what_is_half_over() {
     let bench = Bench::new(BRIDGED);
-    let _server = Server::start(&bench.node, &[]);
+    let _server = serve(&bench.node, &[]);
     let result = bench.call(false, Verb::Add, &bridge(), None).result().unwrap();
     let said = || ["DHCPDISCOVER", "DHCPREQUEST", "DHCPACK"].map(|kind| count(&bench.node, kind));
     let before = said();
@@ -405,11 +380,11 @@ fn repair_renews_what_is_half_over() {
 #[test]
 fn another_server_has_taken_over() {
     let bench = Bench::new(BRIDGED);
-    let server = Server::start(&bench.node, &[]);
+    let server = serve(&bench.node, &[]);
     let result = bench.call(false, Verb::Add, &bridge(), None).result().unwrap();
     drop(server);
     bench.node.sh("ip -n outside addr flush dev wire; ip -n outside addr add 10.1.2.2/24 dev wire").unwrap();
-    let _server = Server::start(&bench.node, &["--dhcp-option=3,10.1.2.1"]);
+    let _server = serve(&bench.node, &["--dhcp-option=3,10.1.2.1"]);
     age(&bench.node, 110);
     assert_eq!(about_the_lease(&bench.node, &[], &result)[..2], ["due-lease", "mended"]);
     assert!(count(&bench.node, "DHCPACK") > 0, "{}", log(&bench.node));
@@ -426,7 +401,7 @@ fn another_server_has_taken_over() {
 fn a_lease_that_is_lost() {
     for taken in [false, true] {
         let bench = Bench::new(BRIDGED);
-        let server = Server::start(&bench.node, &[]);
+        let server = serve(&bench.node, &[]);
         let result = bench.call(false, Verb::Add, &bridge(), None).result().unwrap();
         let check = || bench.call(false, Verb::Check, &bridge(), Some(&result));
         let up = || bench.node.sh_at(&bench.pod.place(), "ip -br link show up dev eth0").unwrap();
@@ -435,7 +410,7 @@ fn a_lease_that_is_lost() {
         let other = "02:00:00:00:00:99";
         let _server = taken.then(|| {
             bench.node.sh(&format!("sed -i 's/ [^ ]* / {other} /; s/ [^ ]*$/ 00:99/' /run/dnsmasq/leases")).unwrap();
-            Server::start(&bench.node, &[])
+            serve(&bench.node, &[])
         });
         age(&bench.node, if taken { 70 } else { 121 });
         if !taken {
@@ -467,7 +442,7 @@ fn a_lease_that_is_lost() {
 #[test]
 fn a_lease_that_is_found_again() {
     let bench = Bench::new(BRIDGED);
-    let _server = Server::start(&bench.node, &[]);
+    let _server = serve(&bench.node, &[]);
     let result = bench.call(false, Verb::Add, &bridge(), None).result().unwrap();
     age(&bench.node, 121);
     bench.call(false, Verb::Check, &bridge(), Some(&result)).error().unwrap();
@@ -484,7 +459,7 @@ fn a_lease_that_is_found_again() {
 fn other_interfaces() {
     for plugin in ["macvlan", "host-device"] {
         let bench = Bench::new(DIRECT);
-        let _server = Server::start(&bench.node, &[]);
+        let _server = serve(&bench.node, &[]);
         let config = network(plugin, &json!({}));
         let result = bench.call(false, Verb::Add, &config, None).result().unwrap();
         assert_eq!(result["routes"], json!([{"dst": "0.0.0.0/0", "gw": "10.1.2.1"}]), "{plugin}");
@@ -537,7 +512,7 @@ fn as_the_native_one() {
         (&["--dhcp-option=33,192.168.7.0,10.1.2.7,10.0.0.0,10.1.2.8"][..], json!([{"option": "33"}])),
         (&[][..], json!([{"skipDefault": true, "option": "subnet-mask"}])),
     ] {
-        let _server = Server::start(&bench.node, options);
+        let _server = serve(&bench.node, options);
         let config = network("bridge", &json!({"request": request}));
         let native = |verb| bench.node.call("bridge", verb).pod(&other).ifname("eth0").native().config(&config).run();
         let ours = bench.call(false, Verb::Add, &config, None).result().unwrap();
@@ -584,7 +559,7 @@ fn life(bench: &Bench, main: &str, plugin: &str) -> String {
 fn native_plugins_with_ours() {
     for (plugin, script, released) in [("bridge", BRIDGED, false), ("macvlan", DIRECT, true)] {
         let bench = Bench::new(script);
-        let _server = Server::start(&bench.node, &[]);
+        let _server = serve(&bench.node, &[]);
         only_dhcp(&bench.node, OURS);
         let address = life(&bench, NATIVE, plugin);
         if released {
@@ -597,7 +572,7 @@ fn native_plugins_with_ours() {
 fn our_plugins_with_the_native_one() {
     for (plugin, script) in [("bridge", BRIDGED), ("macvlan", DIRECT)] {
         let bench = Bench::new(script);
-        let _server = Server::start(&bench.node, &[]);
+        let _server = serve(&bench.node, &[]);
         daemon(&bench.node);
         only_dhcp(&bench.node, NATIVE);
         life(&bench, OURS, plugin);

@@ -80,6 +80,7 @@ pub(super) fn message(packet: &[u8]) -> Option<&[u8]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn what_is_packed_is_unpacked_with_good_sums() {
@@ -116,5 +117,52 @@ mod tests {
             assert_eq!(message(&bad), None, "{at}");
         }
         assert!(packet(Ipv4Addr::UNSPECIFIED, Ipv4Addr::BROADCAST, &vec![0; 70_000]).is_none());
+    }
+
+    /// A packet to a client, as a good server sends it.
+    fn to_client(text: &[u8]) -> Vec<u8> {
+        let mut packet = packet(Ipv4Addr::UNSPECIFIED, Ipv4Addr::BROADCAST, text).unwrap();
+        packet[20..24].copy_from_slice(&[0, 67, 0, 68]);
+        packet
+    }
+
+    proptest! {
+        /// Whatever is on the network: no message, or one that is part of the packet.
+        #[test]
+        fn any_bytes(bytes in prop::collection::vec(any::<u8>(), 0..2048)) {
+            if let Some(text) = message(&bytes) {
+                prop_assert!(bytes.windows(text.len().max(1)).any(|part| part == text) || text.is_empty());
+            }
+        }
+
+        /// What is almost good gets further than any bytes.
+        #[test]
+        fn any_change_of_a_good_one(
+            text in prop::collection::vec(any::<u8>(), 0..64),
+            changes in prop::collection::vec((0..28_usize, any::<u8>()), 0..6),
+            length in 0..92_usize,
+        ) {
+            let mut bytes = to_client(&text);
+            prop_assert_eq!(message(&bytes), Some(text.as_slice()));
+            for (at, byte) in changes {
+                bytes[at] = byte;
+            }
+            bytes.truncate(length);
+            if let Some(text) = message(&bytes) {
+                prop_assert!(text.len() + 28 <= bytes.len());
+            }
+        }
+
+        /// Options of IP are skipped, and padding of Ethernet is no part of it.
+        #[test]
+        fn a_longer_head(words in 0..=10_usize, padding in 0..46_usize, text in prop::collection::vec(any::<u8>(), 0..64)) {
+            let mut bytes = to_client(&text);
+            bytes.splice(20..20, std::iter::repeat_n(1, words * 4));
+            bytes[0] = 0x45 + words as u8;
+            let all = u16::try_from(bytes.len()).unwrap();
+            bytes[2..4].copy_from_slice(&all.to_be_bytes());
+            bytes.extend(std::iter::repeat_n(0, padding));
+            prop_assert_eq!(message(&bytes), Some(text.as_slice()));
+        }
     }
 }

@@ -1,4 +1,6 @@
+use super::super::lease;
 use super::*;
+use proptest::prelude::*;
 
 const MAC: Mac = Mac([2, 0, 0, 0, 0, 7]);
 
@@ -101,4 +103,112 @@ fn what_a_plugin_may_not_send() {
     assert!(check(&DhcpAsk { send: vec![option(12, &[0; 250]); 4], ..DhcpAsk::default() }).is_err());
     assert!(check(&DhcpAsk { ask: vec![1; 256], ..DhcpAsk::default() }).is_err());
     assert!(check(&DhcpAsk { send: vec![option(12, &[0; 255]), option(61, b"x")], ..DhcpAsk::default() }).is_ok());
+}
+
+/// Options as a server may send them, good or not: a code, a length that need not be true, and bytes.
+fn any_options() -> impl Strategy<Value = Vec<u8>> {
+    let known = prop::sample::select(vec![0, 1, 3, 51, 52, 53, 54, 58, 59, 61, 121, 255]);
+    let code = prop_oneof![4 => known, 1 => any::<u8>()];
+    let value =
+        prop_oneof![4 => prop::collection::vec(any::<u8>(), 0..9), 1 => prop::collection::vec(any::<u8>(), 0..255)];
+    let lie = prop_oneof![9 => Just(None), 1 => any::<u8>().prop_map(Some)];
+    let one = (code, value, lie).prop_map(|(code, value, lie)| {
+        let length = lie.unwrap_or(value.len() as u8);
+        [vec![code, length], value].concat()
+    });
+    prop::collection::vec(one, 0..24).prop_map(|all| all.concat())
+}
+
+/// A field of a message: any bytes, or options.
+fn any_field(length: usize) -> impl Strategy<Value = Vec<u8>> {
+    let bytes = prop::collection::vec(any::<u8>(), length);
+    let options = any_options().prop_map(move |mut options| {
+        options.resize(length, 0);
+        options
+    });
+    prop_oneof![bytes, options]
+}
+
+/// What everybody may rely on who gets an answer.
+fn is_sound(bytes: &[u8], parsed: &Answer) -> Result<(), TestCaseError> {
+    let mut codes: Vec<u8> = parsed.options.iter().map(|option| option.code).collect();
+    codes.sort_unstable();
+    let all = codes.len();
+    codes.dedup();
+    prop_assert_eq!(codes.len(), all, "a code twice");
+    prop_assert!(!codes.contains(&code::PAD) && !codes.contains(&code::END));
+    let bytes_in_all: usize = parsed.options.iter().map(|option| option.value.len()).sum();
+    prop_assert!(bytes_in_all < bytes.len(), "more than was sent");
+    prop_assert!(matches!(parsed.kind, Kind::Offer | Kind::Ack | Kind::Nak));
+    let ask = DhcpAsk::default();
+    for from in [None, Some(0), Some(u64::MAX)] {
+        let lease = lease(&ask, Ipv4Addr::LOCALHOST, parsed, MAC, from);
+        prop_assert!(lease.renew <= lease.rebind, "{lease:?}");
+        prop_assert!(from.is_none() || lease.rebind <= lease.seconds, "{lease:?}");
+        for now in [0, 1, u64::MAX] {
+            let since = now.checked_sub(lease.obtained);
+            prop_assert!(since.is_none() || lease.left(now).is_none_or(|left| left <= lease.seconds));
+            lease.due(now);
+        }
+        prop_assert_eq!(&lease.options, &parsed.options);
+        let text = serde_json::to_string(&lease).unwrap();
+        prop_assert_eq!(serde_json::from_str::<crate::DhcpLease>(&text).unwrap(), lease);
+    }
+    Ok(())
+}
+
+proptest! {
+    #[test]
+    fn any_bytes(bytes in prop::collection::vec(any::<u8>(), 0..1600)) {
+        prop_assert_eq!(Answer::parse(&bytes), None);
+    }
+
+    /// Behind a good beginning.
+    #[test]
+    fn any_options_of_an_answer(
+        options in any_options(),
+        kind in prop::sample::select(vec![2, 5, 6]),
+        overload in 0..=4_u8,
+        sname in any_field(64),
+        file in any_field(128),
+        cut in any::<prop::sample::Index>(),
+    ) {
+        let mut bytes = answer(&[&[53, 1, kind, 52, 1, overload][..], &options].concat());
+        bytes[44..108].copy_from_slice(&sname);
+        bytes[108..236].copy_from_slice(&file);
+        if let Some(parsed) = Answer::parse(&bytes) {
+            is_sound(&bytes, &parsed)?;
+        }
+        bytes.truncate(cut.index(bytes.len()));
+        if let Some(parsed) = Answer::parse(&bytes) {
+            is_sound(&bytes, &parsed)?;
+        }
+    }
+
+    /// What a plugin may send arrives as it is, in one frame; what is refused is no panic either.
+    #[test]
+    fn any_options_of_a_plugin(
+        send in prop::collection::vec((any::<u8>(), prop::collection::vec(any::<u8>(), 0..260)), 0..8),
+        ask in prop::collection::vec(any::<u8>(), 0..260),
+        client in prop::collection::vec(any::<u8>(), 0..=255),
+        kind in prop::sample::select(vec![Kind::Discover, Kind::Request, Kind::Release]),
+    ) {
+        let send = send.iter().map(|(code, value)| option(*code, value)).collect();
+        let ask = DhcpAsk { client, send, ask };
+        let bytes = said(&ask, kind).bytes(u16::MAX);
+        prop_assert!(bytes.len() >= LEAST_BYTES);
+        if check(&ask).is_err() {
+            return Ok(());
+        }
+        prop_assert!(bytes.len() + 28 <= 1600, "{} bytes", bytes.len());
+        let mut found = Vec::new();
+        gather(&bytes[FIXED_BYTES + 4..], &mut found);
+        prop_assert_eq!(value(&found, code::MESSAGE), Some(&[kind as u8][..]));
+        let sent = ask.send.iter().filter(|option| kind != Kind::Release || option.code == code::CLIENT);
+        for one in sent {
+            let whole: Vec<u8> =
+                ask.send.iter().filter(|option| option.code == one.code).flat_map(|option| option.value.clone()).collect();
+            prop_assert_eq!(value(&found, one.code), Some(whole.as_slice()));
+        }
+    }
 }
