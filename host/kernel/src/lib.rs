@@ -98,8 +98,15 @@ pub trait Kernel {
     fn remove_address(&mut self, link: LinkId, address: ipnet::IpNet) -> Outcome<()>;
     /// The addresses of a link.
     fn addresses(&mut self, link: LinkId) -> Outcome<Vec<AddressInfo>>;
-    /// Asks DHCP servers on a link of the container for an address: the first one that is offered. `Timeout` when none answers.
-    fn dhcp_discover(&mut self, link: LinkId, ask: &DhcpAsk, patience: Duration) -> Outcome<DhcpLease>;
+    /// Asks DHCP servers on a link of the container for an address, this one if they can give it: the first one that is offered.
+    /// `Timeout` when none answers.
+    fn dhcp_discover(
+        &mut self,
+        link: LinkId,
+        ask: &DhcpAsk,
+        wants: Option<std::net::Ipv4Addr>,
+        patience: Duration,
+    ) -> Outcome<DhcpLease>;
     /// Asks for what was offered, or to keep what was given; none when the server refuses. `Timeout` when it does not answer: it
     /// may have given it.
     fn dhcp_request(

@@ -96,6 +96,8 @@ pub(crate) struct Session {
     given_nets: Vec<IpNet>,
     /// Gateways of those addresses, with their prefixes: what the host may be on the attachment's links and its bridge.
     gateways: Vec<IpNet>,
+    /// Those of them that DHCP servers have named.
+    strangers: Vec<IpNet>,
     forgotten: Option<forgotten::Forgotten>,
 }
 
@@ -195,6 +197,7 @@ impl Session {
             gave_back: false,
             given_nets: Vec::new(),
             gateways: Vec::new(),
+            strangers: Vec::new(),
             forgotten: None,
         };
         session.forget_held();

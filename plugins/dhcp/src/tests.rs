@@ -89,3 +89,58 @@ fn what_check_says_of_a_lease() {
         "has the lease of 10.1.2.9, and 10.1.2.8, fd00::9 in prevResult"
     );
 }
+
+/// Bytes that look like none in particular, the same in every run.
+struct Noise(u64);
+
+impl Noise {
+    fn number(&mut self, below: usize) -> usize {
+        // Knuth's MMIX; its high bits are the good ones.
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) as usize % below
+    }
+
+    fn bytes(&mut self, length: usize) -> Vec<u8> {
+        (0..length).map(|_| self.number(256) as u8).collect()
+    }
+}
+
+/// What a stranger sends becomes a result or an error that names the option and the server; of both there are some.
+#[test]
+fn options_of_any_bytes() {
+    let mut noise = Noise(1);
+    let (mut good, mut bad) = (0, 0);
+    for round in 0..20_000 {
+        let length = noise.number(if round % 8 == 0 { 1200 } else { 14 });
+        let mut odd = noise.bytes(length);
+        // Widths that an address has.
+        if let Some(width) = odd.first_mut().filter(|_| round % 2 == 0) {
+            *width %= 40;
+        }
+        let mask = match noise.number(4) {
+            0 => noise.bytes(4),
+            1 => odd.clone(),
+            _ => u32::MAX.checked_shl(noise.number(33) as u32).unwrap_or(0).to_be_bytes().to_vec(),
+        };
+        let routers = noise.number(3);
+        let router = noise.bytes(4 * routers);
+        let which = [ROUTERS, STATIC_ROUTES, CLASSLESS_ROUTES, noise.number(256) as u8][noise.number(4)];
+        let settings = [(SUBNET_MASK, mask.as_slice()), (which, odd.as_slice()), (ROUTERS, router.as_slice())];
+        match result(&lease(&settings), Some(7)) {
+            Ok(result) => {
+                good += 1;
+                let [ip] = result.ips.as_slice() else { panic!("{:?}", result.ips) };
+                assert_eq!(ip.address.addr().to_string(), "10.1.2.9");
+                assert!(result.routes.iter().all(|route| route.priority == Some(7) && route.gw.is_some()));
+                assert!(result.routes.len() <= length / 5 + 1, "{} routes of {length} bytes", result.routes.len());
+            }
+            Err(failure) => {
+                bad += 1;
+                assert_eq!(failure.code, sandwire_plugin::code::INTERNAL);
+                assert!(failure.msg.contains("DHCP option "), "{}", failure.msg);
+                assert!(failure.details.contains("DHCP server 10.1.2.254"), "{}", failure.details);
+            }
+        }
+    }
+    assert!(good > 1000 && bad > 1000, "{good} and {bad}");
+}

@@ -32,6 +32,7 @@ use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
 use nix::unistd::Pid;
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::time::Duration;
 
@@ -330,8 +331,14 @@ impl Kernel for LinuxKernel {
         addresses::all(self.namespace(link.netns)?, link.index)
     }
 
-    fn dhcp_discover(&mut self, link: LinkId, ask: &DhcpAsk, patience: Duration) -> Outcome<DhcpLease> {
-        dhcp::discover(self, link, ask, patience)
+    fn dhcp_discover(
+        &mut self,
+        link: LinkId,
+        ask: &DhcpAsk,
+        wants: Option<Ipv4Addr>,
+        patience: Duration,
+    ) -> Outcome<DhcpLease> {
+        dhcp::discover(self, link, ask, wants, patience)
     }
 
     fn dhcp_request(

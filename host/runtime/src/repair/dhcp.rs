@@ -4,11 +4,11 @@
 use super::attachments::netns_of;
 use super::{Finding, Kind, Options, Remedy, in_time, journal_of};
 use crate::deadline::Deadline;
-use crate::session::dhcp::undo_of;
+use crate::session::dhcp::Held;
 use sandwire_kernel::linux::{LinuxKernel, Needs, open_netns, open_own};
-use sandwire_kernel::{DhcpLease, DhcpRequest, Kernel, KernelError, LinkChanges, LinkId, LinkInfo, Netns, boot_time};
+use sandwire_kernel::{DhcpLease, DhcpRequest, Kernel, KernelError, LinkChanges, LinkInfo, boot_time};
 use sandwire_policy::paths;
-use sandwire_state::journal::{self, Attachment, Entry, Journal, State, Undo};
+use sandwire_state::journal::{self, Attachment, Entry, Journal, State};
 use sandwire_state::{Outcome, StateError};
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::AsFd;
@@ -17,31 +17,39 @@ use std::time::Duration;
 
 /// A server of the pod's own network answers in milliseconds. A DEL of the pod waits meanwhile.
 const PATIENCE: Duration = Duration::from_secs(4);
+/// The same for one that was silent when others asked.
+const LITTLE: Duration = Duration::from_secs(1);
+/// More than one conversation of each kind takes.
+const TALK: Duration = Duration::from_secs(15);
+/// How many have to ask in vain before the others do not wait for the same server. Of one alone it may be the pod's own doing.
+const IN_VAIN: usize = 2;
 
 pub(super) fn mend(options: &Options) -> Outcome<Vec<Finding>> {
+    let mut round = Round::default();
     let mut findings = Vec::new();
-    // Of all the pods that have their addresses of one server, which is down, not each is to wait for it.
-    let mut silent: Vec<Ipv4Addr> = Vec::new();
     for summary in journal::list(Path::new(paths::JOURNAL), None)? {
-        // What is left over is taken back, not renewed.
-        if summary.has_left_over() {
-            continue;
-        }
-        let now = now()?;
-        for lease in summary.pending.iter().filter_map(Held::of) {
-            let Some(how) = lease.lease.due(now) else { continue };
-            let may_wait = how == DhcpRequest::Renew && silent.contains(&lease.lease.server);
-            let found = match () {
-                () if options.dry_run => {
-                    Some(lease.finding(&summary.attachment, how_old(&lease.lease, now), Remedy::WouldMend))
-                }
-                () if may_wait => Some(lease.finding(&summary.attachment, "its server is silent".into(), Remedy::Left)),
-                () => in_time(|| one(&summary.attachment, &lease, &mut silent))?,
-            };
-            findings.extend(found);
+        for entry in &summary.pending {
+            let attachment = &summary.attachment;
+            findings.extend(match held(entry) {
+                None => None,
+                Some(Err(why)) => Some(Finding::about(Kind::DueLease, attachment, why, Remedy::Told)),
+                Some(Ok(held)) => round.look_at(options, attachment, &held)?,
+            });
+            if round.is_stopped {
+                return Ok(findings);
+            }
         }
     }
     Ok(findings)
+}
+
+/// What an attachment has, if it is known to have it.
+fn held(entry: &Entry) -> Option<Result<Held, String>> {
+    if entry.state != State::Done {
+        return None;
+    }
+    let held = Held::of(entry)?;
+    Some(held.map_err(|error| format!("another release wrote down its lease: {error}; it is not renewed by this one")))
 }
 
 fn now() -> Outcome<u64> {
@@ -51,103 +59,181 @@ fn now() -> Outcome<u64> {
 fn how_old(lease: &DhcpLease, now: u64) -> String {
     match lease.left(now) {
         Some(left) => format!("it lasts for {left} s more, of {} s", lease.seconds),
-        None => format!("its {} s are over", lease.seconds),
+        None => "its time is over".to_owned(),
     }
 }
 
-/// A lease that an attachment has.
-#[derive(Debug, Clone, PartialEq)]
-struct Held {
-    id: u64,
-    index: u32,
-    name: String,
-    netns: Option<u64>,
-    lease: DhcpLease,
+fn finding(attachment: &Attachment, held: &Held, text: &str, remedy: Remedy) -> Finding {
+    let text = format!("{} of server {}: {text}", held.lease.address, held.lease.server);
+    let address = Some(IpAddr::V4(held.lease.address));
+    Finding { address, ..Finding::about(Kind::DueLease, attachment, text, remedy) }
 }
 
-impl Held {
-    fn of(entry: &Entry) -> Option<Self> {
-        match &entry.undo {
-            Undo::ReleaseDhcp { index, name, netns, lease } if entry.state == State::Done => Some(Self {
-                id: entry.id,
-                index: *index,
-                name: name.clone(),
-                netns: *netns,
-                lease: serde_json::from_value(lease.clone()).ok()?,
-            }),
-            _ => None,
+/// What one run has seen of servers.
+#[derive(Debug, Default)]
+struct Round {
+    /// Which have not answered, in which network, once for each pod that asked.
+    silent: Vec<(String, Ipv4Addr)>,
+    /// A signal asks for the end.
+    is_stopped: bool,
+}
+
+impl Round {
+    fn look_at(&mut self, options: &Options, attachment: &Attachment, held: &Held) -> Outcome<Option<Finding>> {
+        let now = now()?;
+        let Some(how) = held.lease.due(now) else { return Ok(None) };
+        let say = |text: &str, remedy| Ok(Some(finding(attachment, held, text, remedy)));
+        if options.dry_run {
+            return say(&how_old(&held.lease, now), Remedy::WouldMend);
+        }
+        let is_silent = self.is_silent(attachment, held);
+        if is_silent && how == DhcpRequest::Renew {
+            return say(&format!("not renewed: its server is silent; {}", how_old(&held.lease, now)), Remedy::Left);
+        }
+        // Whatever is wrong with one must not keep the others from being renewed.
+        match in_time(|| self.one(attachment, held, if is_silent { LITTLE } else { PATIENCE })) {
+            Ok(found) => Ok(found),
+            Err(error) => say(&format!("not renewed: {error}"), Remedy::Left),
         }
     }
 
-    fn finding(&self, attachment: &Attachment, text: String, remedy: Remedy) -> Finding {
-        let text = format!("{} of server {}: {text}", self.lease.address, self.lease.server);
-        let address = Some(IpAddr::V4(self.lease.address));
-        Finding { address, ..Finding::about(Kind::DueLease, attachment, text, remedy) }
+    fn is_silent(&self, attachment: &Attachment, held: &Held) -> bool {
+        let is_it =
+            |(network, server): &&(String, Ipv4Addr)| *network == attachment.network && *server == held.lease.server;
+        self.silent.iter().filter(is_it).count() >= IN_VAIN
     }
-}
 
-/// One of them, under its attachment's lock, if it is still what it was.
-fn one(attachment: &Attachment, held: &Held, silent: &mut Vec<Ipv4Addr>) -> Outcome<Option<Finding>> {
-    let mut journal = match journal_of(attachment)? {
-        Ok(journal) => journal,
-        Err(busy) => return Ok(Some(busy)),
-    };
-    if !journal.pending().into_iter().any(|entry| Held::of(entry).as_ref() == Some(held)) {
-        journal.remove_if_empty()?;
-        return Ok(None);
-    }
-    let Some(path) = netns_of(journal.facts().values()).map(str::to_owned) else { return Ok(None) };
-    let finding = |text: String, remedy| Ok(Some(held.finding(attachment, text, remedy)));
-    let (mut kernel, link) = match open(&path, held) {
-        Ok(Some(open)) => open,
-        // The pod is gone, and with it who would use the address: DEL or GC of the attachment is to come.
-        Ok(None) => return Ok(None),
-        Err(error) => return finding(format!("could not look into {path}: {error}"), Remedy::Left),
-    };
-    let now = now()?;
-    let is_over = held.lease.left(now).is_none();
-    if is_over && !link.up {
-        return expired(attachment, held, "its interface is down");
-    }
-    let how = held.lease.due(now).unwrap_or(DhcpRequest::Renew);
-    let why = match kernel.dhcp_request(link.id, &held.lease, how, PATIENCE) {
-        Ok(Some(lease)) => {
-            keep(&mut journal, held, &lease)?;
-            return finding(format!("renewed for {} s", lease.seconds), Remedy::Mended);
+    /// One of them, under its attachment's lock, if it is still what it was.
+    fn one(&mut self, attachment: &Attachment, seen: &Held, patience: Duration) -> Outcome<Option<Finding>> {
+        let mut journal = match journal_of(attachment)? {
+            Ok(journal) => journal,
+            Err(busy) => return Ok(Some(busy)),
+        };
+        let is_it = |entry: &&Entry| matches!(held(entry), Some(Ok(held)) if held == *seen);
+        let is_there = journal.pending().into_iter().any(|entry| is_it(&entry));
+        // Of an ADD that was killed: taken back, not renewed.
+        if !is_there || journal.uncommitted().iter().any(|entry| entry.id == seen.id) {
+            journal.remove_if_empty()?;
+            return Ok(None);
         }
-        // Its time is over when the server says so (RFC 2131, section 4.4.5).
-        Ok(None) => "its server refuses to renew it".to_owned(),
-        Err(error) => {
-            silent.push(held.lease.server);
-            if !is_over {
-                return finding(format!("not renewed: {error}; {}", how_old(&held.lease, now)), Remedy::Left);
+        // The time for the lock is no time for talking.
+        let io = |error: std::io::Error| StateError::Other(format!("could not set a time limit: {error}"));
+        Deadline::arm(TALK).map_err(io)?;
+        let say = |text: &str, remedy| Ok(Some(finding(attachment, seen, text, remedy)));
+        let path = netns_of(journal.facts().values()).unwrap_or_default().to_owned();
+        let (mut kernel, link) = match open(&path, seen) {
+            Ok(Some(open)) => open,
+            Ok(None) => {
+                let text = format!(
+                    "not renewed: {path:?} is not its namespace any more, or {:?} there another interface: the pod is gone and its DEL is to come, or the path is another mount namespace's",
+                    seen.name
+                );
+                return say(&text, Remedy::Told);
             }
-            error.to_string()
+            Err(error) => return say(&format!("could not look into {path}: {error}"), Remedy::Left),
+        };
+        let before = now()?;
+        if seen.lease.left(before).is_none() && !link.up {
+            return Ok(Some(expired(attachment, seen, "its interface is down")));
         }
-    };
-    // As the reference (`downIface`): the server may give the address to another.
-    let down = LinkChanges { up: Some(false), ..LinkChanges::default() };
-    match kernel.change_link(link.id, &down) {
-        Ok(()) => {
-            // From here on nobody takes it for the attachment's (CHECK).
-            keep(&mut journal, held, &DhcpLease { seconds: 0, ..held.lease.clone() })?;
-            expired(attachment, held, &format!("{why}; its interface was set down"))
+        match keep_on(&mut kernel, &link, seen, before, patience) {
+            Ok(lease) => {
+                let text = format!("renewed for {} s", lease.seconds);
+                let undo = Held { lease, ..seen.clone() }.undo();
+                let undo = undo.map_err(|error| StateError::Other(error.to_string()))?;
+                journal.done_again(seen.id, &undo)?;
+                say(&text, Remedy::Mended)
+            }
+            Err(_) if Deadline::interrupted() => {
+                self.is_stopped = true;
+                say("not renewed: asked to stop", Remedy::Left)
+            }
+            Err(why) => {
+                if why.is_silence {
+                    self.silent.push((attachment.network.clone(), seen.lease.server));
+                }
+                let now = now()?;
+                // Only if servers were really asked, and did not give it.
+                if seen.lease.left(now).is_some() || !why.is_word {
+                    return say(&format!("not renewed: {}; {}", why.text, how_old(&seen.lease, now)), Remedy::Left);
+                }
+                Ok(Some(self::down(&mut kernel, &link, &mut journal, attachment, seen, &why.text)))
+            }
         }
-        Err(error) => expired(attachment, held, &format!("{why}; its interface could not be set down: {error}")),
     }
 }
 
-fn expired(attachment: &Attachment, held: &Held, why: &str) -> Outcome<Option<Finding>> {
-    let text = format!(
-        "{why}: the pod has no address until it is attached again (see that the DHCP server answers, then replace the pod)"
-    );
-    Ok(Some(Finding { kind: Kind::ExpiredLease, ..held.finding(attachment, text, Remedy::Left) }))
+/// Why a lease goes on no longer.
+struct Refused {
+    text: String,
+    /// Nobody has answered.
+    is_silence: bool,
+    /// Servers were asked for it: it is not something of this node that failed.
+    is_word: bool,
 }
 
-fn keep(journal: &mut Journal, held: &Held, lease: &DhcpLease) -> Outcome<()> {
-    let link = LinkId { netns: Netns::Container, index: held.index };
-    let undo = undo_of(link, &held.name, held.netns, lease).map_err(|refusal| StateError::Other(refusal.text()))?;
-    journal.done_again(held.id, &undo)
+impl Refused {
+    fn by(error: &KernelError) -> Self {
+        let is_silence = matches!(error, KernelError::Timeout(_));
+        Self { text: error.to_string(), is_silence, is_word: is_silence }
+    }
+}
+
+/// Renews a lease. A server that knows it no longer (its own disk was lost) may give it once more: the pod keeps the address, and
+/// nobody else has it. As the reference, a refusal alone takes nothing from the pod before the lease's time is over.
+fn keep_on(
+    kernel: &mut LinuxKernel,
+    link: &LinkInfo,
+    held: &Held,
+    now: u64,
+    patience: Duration,
+) -> Result<DhcpLease, Refused> {
+    let how = held.lease.due(now).unwrap_or(DhcpRequest::Renew);
+    let is_over = held.lease.left(now).is_none();
+    let asked = kernel.dhcp_request(link.id, &held.lease, how, patience);
+    match asked {
+        Ok(Some(lease)) => return Ok(lease),
+        Ok(None) => {}
+        Err(error) if !is_over || !matches!(error, KernelError::Timeout(_)) => return Err(Refused::by(&error)),
+        Err(_) => {}
+    }
+    let by = |error: KernelError| Refused::by(&error);
+    let wants = held.lease.address;
+    let offer = kernel.dhcp_discover(link.id, &held.lease.ask, Some(wants), patience).map_err(by)?;
+    let refused = |text: String| Refused { text, is_silence: false, is_word: true };
+    if offer.address != wants {
+        return Err(refused(format!("server {} refuses it, and offers {}", offer.server, offer.address)));
+    }
+    let given = kernel.dhcp_request(link.id, &offer, DhcpRequest::Offered, patience).map_err(by)?;
+    given.ok_or_else(|| refused("its server refuses it".into()))
+}
+
+/// As the reference (`downIface`): the server may give the address to another.
+fn down(
+    kernel: &mut LinuxKernel,
+    link: &LinkInfo,
+    journal: &mut Journal,
+    attachment: &Attachment,
+    held: &Held,
+    why: &str,
+) -> Finding {
+    let down = LinkChanges { up: Some(false), ..LinkChanges::default() };
+    if let Err(error) = kernel.change_link(link.id, &down) {
+        return expired(attachment, held, &format!("{why}; its interface could not be set down: {error}"));
+    }
+    // From here on nobody takes it for the attachment's (CHECK), whatever the clock says.
+    let over = Held { lease: DhcpLease { seconds: 0, ..held.lease.clone() }, ..held.clone() };
+    if let Ok(undo) = over.undo() {
+        let _ = journal.done_again(held.id, &undo);
+    }
+    expired(attachment, held, &format!("{why}; its interface was set down"))
+}
+
+fn expired(attachment: &Attachment, held: &Held, why: &str) -> Finding {
+    let text = format!(
+        "its time is over: {why}. The pod has no address until it is attached again, and what the node does for that address (published ports, firewall rules) goes with its DEL: see that the DHCP server answers, and replace the pod"
+    );
+    Finding { kind: Kind::ExpiredLease, ..finding(attachment, held, &text, Remedy::Left) }
 }
 
 /// The kernel with the pod's namespace, and the link there; none when it is another one by now, or gone.
@@ -160,12 +246,5 @@ fn open(path: &str, held: &Held) -> Result<Option<(LinuxKernel, LinkInfo)>, Kern
     let needs = Needs { dhcp: true, ..Needs::default() };
     let mut kernel = LinuxKernel::open_with(open_own()?, Some(netns.as_fd()), needs)?;
     kernel.set_interrupted(Deadline::interrupted);
-    if held.netns.is_some() && kernel.identity(Netns::Container) != held.netns {
-        return Ok(None);
-    }
-    match kernel.link_info(LinkId { netns: Netns::Container, index: held.index }) {
-        Ok(link) if link.name == held.name => Ok(Some((kernel, link))),
-        Ok(_) | Err(KernelError::NotFound(_)) => Ok(None),
-        Err(error) => Err(error),
-    }
+    Ok(held.link(&mut kernel)?.map(|link| (kernel, link)))
 }

@@ -126,7 +126,7 @@ impl Finding {
     /// fault: native plugins write no journal. Nor is a lease that the next run renews.
     pub fn is_open(&self) -> bool {
         let passes = matches!(self.kind, Kind::UnknownHolder | Kind::Busy)
-            || (self.kind == Kind::DueLease && self.remedy == Remedy::WouldMend);
+            || (self.kind == Kind::DueLease && matches!(self.remedy, Remedy::WouldMend | Remedy::Told));
         self.remedy != Remedy::Mended && !passes
     }
 }

@@ -34,8 +34,8 @@ struct Wants {
     hwaddr: Option<Mac>,
     /// Hardware that it names: an address on a bus, a path of sysfs.
     hardware: Vec<String>,
-    /// Client identifiers for DHCP servers: the text, and the key of CNI_ARGS that may have it instead.
-    identifiers: Vec<(String, String)>,
+    /// Options for DHCP servers: code, text, and the key of CNI_ARGS that may have it instead.
+    provided: Vec<(u8, String, String)>,
     /// Protocol (IPPROTO_*), port of the node, the node's address or none for all of them.
     ports: Vec<(u8, u16, Option<IpAddr>)>,
 }
@@ -43,8 +43,16 @@ struct Wants {
 /// The protocols that have ports, by the names that runtimes give them and by their numbers.
 const PROTOCOLS: [(&str, u8); 3] = [("tcp", 6), ("udp", 17), ("sctp", 132)];
 
-/// What the option of DHCP is called by which a server knows a client (the reference's dhcp, `parseOptionName`).
-const CLIENT_IDENTIFIER: [&str; 2] = ["61", "dhcp-client-identifier"];
+/// The options of DHCP that have names in a configuration (the reference's dhcp, `optionNameToID`). What the plugin says that they
+/// are counts for nothing here.
+const OPTIONS: [(&str, u8); 6] = [
+    ("dhcp-client-identifier", 61),
+    ("subnet-mask", 1),
+    ("routers", 3),
+    ("host-name", 12),
+    ("user-class", 77),
+    ("vendor-class-identifier", 60),
+];
 
 impl Wants {
     fn of(text: &str) -> Self {
@@ -93,13 +101,14 @@ impl Wants {
             Some(Json::Array(provided)) => provided.as_slice(),
             _ => &[],
         };
-        let identifiers = provided.iter().filter_map(|one| one.clone().decode::<Provided>().ok());
-        let identifiers = identifiers
-            .filter(|one| CLIENT_IDENTIFIER.contains(&one.option.as_str()))
-            .map(|one| (one.value, one.from_arg))
-            .collect();
+        let code = |option: &str| {
+            let named = OPTIONS.iter().find(|(name, _)| *name == option).map(|(_, code)| *code);
+            named.or_else(|| option.parse().ok())
+        };
+        let provided = provided.iter().filter_map(|one| one.clone().decode::<Provided>().ok());
+        let provided = provided.filter_map(|one| Some((code(&one.option)?, one.value, one.from_arg))).collect();
         let force_address = force.unwrap_or_default();
-        Self { force_address, bridge, master, device, hwaddr, hardware, identifiers, ports }
+        Self { force_address, bridge, master, device, hwaddr, hardware, provided, ports }
     }
 }
 
@@ -166,13 +175,13 @@ impl Given {
         self.wants().hardware.iter().any(|named| named == id)
     }
 
-    /// Whether it gives the attachment this client identifier, by itself or by the arguments of the call.
-    pub(crate) fn identifies_client(&self, identifier: &[u8], args: &[(String, String)]) -> bool {
-        let is_it = |(value, key): &(String, String)| {
-            let said = args.iter().filter(|(name, _)| name == key && !key.is_empty()).map(|(_, value)| value);
-            said.chain([value]).any(|value| value.as_bytes() == identifier)
+    /// Whether it has DHCP servers told this, by itself or by the arguments of the call.
+    pub(crate) fn provides_option(&self, code: u8, value: &[u8], args: &[(String, String)]) -> bool {
+        let is_it = |(of, text, key): &(u8, String, String)| {
+            let said = args.iter().filter(|(name, _)| name == key && !key.is_empty()).map(|(_, text)| text);
+            *of == code && said.chain([text]).any(|text| text.as_bytes() == value)
         };
-        self.wants().identifiers.iter().any(is_it)
+        self.wants().provided.iter().any(is_it)
     }
 
     /// Whether a foreign address of a bridge may be replaced.
@@ -209,15 +218,25 @@ mod tests {
     }
 
     #[test]
-    fn only_the_configuration_says_which_dhcp_client_it_is() {
-        let provide = r#"[{"option": "host-name", "value": "c"}, {"Option": "61", "value": "a", "fromArg": "ID"}, {"option": "dhcp-client-identifier", "value": "b"}]"#;
+    fn only_the_configuration_says_what_dhcp_servers_are_told() {
+        let provide = r#"[{"option": "host-name", "value": "c"}, {"Option": "061", "value": "a", "fromArg": "ID"}, {"option": "dhcp-client-identifier", "value": "b"}]"#;
         let given =
             given(&format!(r#"{{"name": "n", "type": "dhcp", "ipam": {{"type": "dhcp", "PROVIDE": {provide}}}}}"#));
         let args = [("ID".to_owned(), "d".to_owned()), (String::new(), "e".to_owned())];
-        for (identifier, is_it) in [("a", true), ("b", true), ("c", false), ("d", true), ("e", false), ("", false)] {
-            assert_eq!(given.identifies_client(identifier.as_bytes(), &args), is_it, "{identifier}");
+        for (code, text, is_it) in [
+            (61, "a", true),
+            (61, "b", true),
+            (61, "c", false),
+            (12, "c", true),
+            (12, "a", false),
+            (61, "d", true),
+            (12, "d", false),
+            (61, "e", false),
+            (61, "", false),
+        ] {
+            assert_eq!(given.provides_option(code, text.as_bytes(), &args), is_it, "{code} {text}");
         }
-        assert!(!given.identifies_client(b"d", &[]));
+        assert!(!given.provides_option(61, b"d", &[]));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What the attachment holds, and what its plugins may reach by that.
 
-use super::{Session, bridge_of_vlan_port, is_a_pods_veth, netns};
+use super::{Session, bridge_of_vlan_port, dhcp, is_a_pods_veth, netns};
 use crate::handles::Right;
 use crate::host_end;
 use crate::refusal::{Answer, Refusal};
@@ -38,7 +38,11 @@ impl Session {
             self.remember_held(ip.address.addr());
             self.given_nets.push(ip.address);
             let gateway = ip.gateway.unwrap_or_else(|| addr::first(ip.address));
-            self.gateways.extend(IpNet::new(gateway, ip.address.prefix_len()));
+            let gateway = IpNet::new(gateway, ip.address.prefix_len());
+            if self.has_made(|undo| dhcp::gave(undo, ip.address.addr())) {
+                self.strangers.extend(gateway.clone());
+            }
+            self.gateways.extend(gateway);
         }
     }
 
@@ -48,6 +52,7 @@ impl Session {
         self.held.clear();
         self.given_nets.clear();
         self.gateways.clear();
+        self.strangers.clear();
         if let Some(result) = self.prev_result.take() {
             self.remember_result(&result);
             self.prev_result = Some(result);
@@ -137,13 +142,29 @@ impl Session {
     ///
     /// # Errors
     /// `denied`.
-    pub(crate) fn must_be_shared_gateway(&self, link: LinkId, spec: &AddressSpec) -> Answer<()> {
-        if link.netns != Netns::Host || (self.gateways.contains(&spec.address) && spec.peer.is_none()) {
+    pub(crate) fn must_be_shared_gateway(&mut self, link: LinkId, spec: &AddressSpec) -> Answer<()> {
+        if link.netns != Netns::Host {
             return Ok(());
+        }
+        if self.gateways.contains(&spec.address) && spec.peer.is_none() {
+            return self.must_not_be_a_strangers(link, spec.address);
         }
         Err(Refusal::denied(format!(
             "the address {} for a bridge of the node: it is no gateway, with its prefix, of the attachment's addresses",
             spec.address
+        )))
+    }
+
+    /// A DHCP server may be another pod: it says by whom the pod reaches others, not which addresses and routes the node has. One that
+    /// the bridge has already is the operator's.
+    fn must_not_be_a_strangers(&mut self, link: LinkId, address: IpNet) -> Answer<()> {
+        if !self.strangers.contains(&address)
+            || self.kernel()?.addresses(link)?.iter().any(|present| present.address == address)
+        {
+            return Ok(());
+        }
+        Err(Refusal::denied(format!(
+            "the address {address} for a bridge of the node: a DHCP server has named it, which may be any pod; give it to the bridge yourself if it is to be the gateway"
         )))
     }
 

@@ -208,6 +208,7 @@ impl JournalFile {
         let (Some(file), Some((length, first))) = (&self.file, &self.call) else { return Ok(()) };
         file.set_len(*length).map_err(|error| StateError::io("cut the journal", &self.path, error))?;
         self.length = *length;
+        self.last_done = None;
         self.waiting.clone_from(first);
         Ok(())
     }
@@ -247,15 +248,33 @@ impl JournalFile {
     }
 
     /// Says once more that an operation is done. What is said again and again for as long as an attachment lives takes the place
-    /// of what was said before it: who is killed between the two leaves an older truth.
+    /// of what was said before it, in a new file: who is killed, or has no room, leaves the old one.
     pub(super) fn write_again(&mut self, id: u64, line: &Line<'_>) -> Outcome<()> {
-        if let (Some(file), Some((_, at))) = (&self.file, self.last_done.filter(|(last, _)| *last == id)) {
-            file.set_len(at).map_err(|error| StateError::io("cut the journal", &self.path, error))?;
-            self.length = at;
+        let Some((_, at)) = self.last_done.filter(|(last, _)| *last == id && self.waiting.is_empty()) else {
+            let at = self.length;
+            self.write(line)?;
+            self.last_done = Some((id, at));
+            return Ok(());
+        };
+        let failed = |error| StateError::io("write the journal again", &self.path, error);
+        let mut bytes = std::fs::read(&self.path).map_err(failed)?;
+        bytes.truncate(usize::try_from(at).unwrap_or(usize::MAX));
+        serde_json::to_writer(&mut bytes, line).map_err(|error| failed(error.into()))?;
+        bytes.push(b'\n');
+        // Not beside the others: what is left of it after a crash would be somebody's journal.
+        let place = self.path.ancestors().nth(3).unwrap_or(&self.path);
+        let new = place.join(self.path.file_name().unwrap_or_default()).with_extension("new");
+        let _ = std::fs::remove_file(&new);
+        let written = create(&new).and_then(|mut file| {
+            file.write_all(&bytes)?;
+            std::fs::rename(&new, &self.path)?;
+            Ok(file)
+        });
+        if written.is_err() {
+            let _ = std::fs::remove_file(&new);
         }
-        let at = self.length;
-        self.write(line)?;
-        self.last_done = Some((id, at));
+        self.file = Some(written.map_err(failed)?);
+        self.length = bytes.len() as u64;
         Ok(())
     }
 

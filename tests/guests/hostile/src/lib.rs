@@ -5,6 +5,7 @@
 //! tempted by, and proves that it is stopped all the same.
 
 mod claims;
+mod dhcp;
 mod lies;
 mod limits;
 mod reach;
@@ -18,7 +19,7 @@ pub type Act = fn(&Value) -> Result<String, Failure>;
 
 /// Every act by its name. A test looks whether each is proven to be harmless.
 pub fn acts() -> Vec<(&'static str, Act)> {
-    [claims::ACTS, limits::ACTS, lies::ACTS, reach::ACTS, undo::ACTS].concat()
+    [claims::ACTS, dhcp::ACTS, limits::ACTS, lies::ACTS, reach::ACTS, undo::ACTS].concat()
 }
 
 /// A result without anything in it.

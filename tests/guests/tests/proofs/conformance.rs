@@ -101,7 +101,7 @@ fn every_function_answers_what_the_documentation_says() {
             "works" if function == "files remove-own" => {
                 outcome.starts_with("denied: ") && outcome.contains("only DEL")
             }
-            "works" if function == "dhcp acquire" => outcome.starts_with("denied: may not ask as DHCP client"),
+            "works" if function == "dhcp acquire" => outcome.starts_with("denied: may not send DHCP option 61"),
             // A device that every machine has.
             "works" if function == "devices driver" => {
                 outcome.starts_with("not-found: ") && outcome.contains("has no driver")

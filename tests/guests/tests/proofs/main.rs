@@ -3,6 +3,7 @@
 
 mod claims;
 mod conformance;
+mod dhcp;
 mod fixtures;
 mod imports;
 mod lies;

@@ -14,6 +14,7 @@ mod components;
 mod ctl;
 mod del;
 mod dhcp;
+mod dhcp_attacks;
 mod drop_in;
 mod going_back;
 mod hardware;

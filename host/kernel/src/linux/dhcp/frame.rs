@@ -4,15 +4,17 @@
 use std::net::Ipv4Addr;
 
 const SERVER_PORT: u16 = 67;
-const CLIENT_PORT: u16 = 68;
-const UDP: u8 = 17;
+pub(super) const CLIENT_PORT: u16 = 68;
+pub(super) const UDP: u8 = 17;
 const UDP_BYTES: u16 = 8;
 const IP_BYTES: u16 = 20;
+/// Of both.
+pub(super) const HEADER_BYTES: usize = (IP_BYTES + UDP_BYTES) as usize;
 /// RFC 791, RFC 1122 (section 3.2.1.7).
 const VERSION_AND_LENGTH: u8 = 0x45;
 const TTL: u8 = 64;
 /// "More fragments", and which piece it is.
-const FRAGMENT: u16 = 0x3fff;
+pub(super) const FRAGMENT: u16 = 0x3fff;
 
 /// The sum of 16-bit words that IP and UDP have (RFC 1071).
 fn checksum<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> u16 {

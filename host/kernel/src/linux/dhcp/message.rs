@@ -55,8 +55,6 @@ const BROADCAST: u16 = 0x8000;
 const FIXED_BYTES: usize = 236;
 /// Some relays drop what is shorter than BOOTP's message (RFC 1542, section 2.1).
 const LEAST_BYTES: usize = 300;
-/// What an answer may have in a frame of 1500 bytes, without IP's and UDP's headers.
-const LARGEST_BYTES: u16 = 1472;
 /// Of all options that a client sends: more than fits into a frame no server would get whole.
 const MOST_SENT_BYTES: usize = 1000;
 
@@ -67,6 +65,8 @@ pub(super) struct Said<'a> {
     /// Number of the conversation.
     pub(super) xid: u32,
     pub(super) mac: Mac,
+    /// How many bytes the answer may have.
+    pub(super) largest: u16,
     /// Whether the answer has to be broadcast.
     pub(super) broadcast: bool,
     /// The address that the client has; 0.0.0.0 for none.
@@ -93,6 +93,11 @@ pub(super) fn check(ask: &DhcpAsk) -> Outcome<()> {
     ];
     if let Some(option) = ask.send.iter().find(|option| own.contains(&option.code)) {
         return Err(KernelError::Invalid(format!("DHCP option {} is not for a plugin to send", option.code)));
+    }
+    let is_said_twice = |at: usize, code: u8| ask.send.iter().take(at).any(|option| option.code == code);
+    // A server would put the two together (RFC 3396).
+    if let Some((_, option)) = ask.send.iter().enumerate().find(|(at, option)| is_said_twice(*at, option.code)) {
+        return Err(KernelError::Invalid(format!("DHCP option {} is to be sent twice", option.code)));
     }
     if let Some(option) = ask.send.iter().find(|option| option.value.len() > usize::from(u8::MAX)) {
         return Err(KernelError::Invalid(format!(
@@ -131,7 +136,9 @@ impl Said<'_> {
             bytes.extend(value.iter().take(usize::from(u8::MAX)));
         };
         put(code::MESSAGE, &[self.kind as u8]);
-        if !self.ask.send.iter().any(|option| option.code == code::CLIENT) {
+        // One without a byte is none (RFC 2132, section 9.14): all clients that say so would be one.
+        let send = self.ask.send.iter().filter(|option| option.code != code::CLIENT || !option.value.is_empty());
+        if !send.clone().any(|option| option.code == code::CLIENT) {
             put(code::CLIENT, &self.ask.client);
         }
         if let Some(address) = self.wants {
@@ -142,12 +149,12 @@ impl Said<'_> {
         }
         // Of RFC 2131, table 5: who gives an address back says who it is, and nothing else.
         if self.kind != Kind::Release {
-            put(code::LARGEST, &LARGEST_BYTES.to_be_bytes());
+            put(code::LARGEST, &self.largest.to_be_bytes());
             if !self.ask.ask.is_empty() {
                 put(code::ASKED, &self.ask.ask);
             }
         }
-        for option in &self.ask.send {
+        for option in send {
             if self.kind != Kind::Release || option.code == code::CLIENT {
                 put(option.code, &option.value);
             }

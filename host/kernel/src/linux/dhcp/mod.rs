@@ -2,6 +2,7 @@
 
 #![allow(unsafe_code)]
 
+mod filter;
 mod frame;
 mod message;
 
@@ -28,8 +29,8 @@ const EVERYBODY: Mac = Mac([0xff; 6]);
 /// The socket that such messages go through.
 #[derive(Debug)]
 pub(super) enum Packets {
-    /// Of the container's namespace, not bound yet.
-    Ready(OwnedFd),
+    /// Of the container's namespace, not bound yet; and when which conversation began.
+    Ready(OwnedFd, Option<(u32, Instant)>),
     /// There is none, and why.
     Missing(String),
 }
@@ -40,9 +41,10 @@ impl Packets {
     pub(super) fn open() -> Self {
         // SAFETY: takes numbers; the descriptor is new and nobody else's.
         let fd = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
-        match Errno::result(fd) {
-            // SAFETY: as above.
-            Ok(fd) => Self::Ready(unsafe { OwnedFd::from_raw_fd(fd) }),
+        // SAFETY: as above.
+        let socket = Errno::result(fd).map(|fd| unsafe { OwnedFd::from_raw_fd(fd) });
+        match socket.and_then(|socket| filter::attach(&socket).map(|()| socket)) {
+            Ok(socket) => Self::Ready(socket, None),
             Err(errno) => Self::Missing(format!("could not open a packet socket: {}", describe(errno))),
         }
     }
@@ -53,7 +55,7 @@ impl Packets {
     }
 }
 
-/// Asks for an address; the first one that is offered.
+/// Asks for an address, this one if it can be; the first one that is offered.
 ///
 /// # Errors
 /// `Timeout` when nobody answers in `patience`.
@@ -61,15 +63,21 @@ pub(super) fn discover(
     kernel: &mut LinuxKernel,
     link: LinkId,
     ask: &DhcpAsk,
+    wants: Option<Ipv4Addr>,
     patience: Duration,
 ) -> Outcome<DhcpLease> {
-    let talk = Talk::open(kernel, link, ask)?;
-    let said = Said { broadcast: talk.needs_broadcast, ..talk.say(Kind::Discover, ask) };
-    talk.until(&said, EVERYBODY, Ipv4Addr::BROADCAST, patience, |answer, via| {
+    let start = Instant::now();
+    let talk = Talk::open(kernel, link, ask, start)?;
+    let said = Said { broadcast: talk.needs_broadcast, wants, ..talk.say(Kind::Discover, ask) };
+    let offer = talk.until(&said, &[EVERYBODY], Ipv4Addr::BROADCAST, patience, |answer, via| {
         let server = answer.address_of(code::SERVER)?;
         let good = answer.kind == Kind::Offer && is_for_a_host(answer.address);
         good.then(|| lease(ask, server, answer, via, None))
-    })
+    })?;
+    if let Packets::Ready(_, since) = &mut kernel.packets {
+        *since = Some((offer.xid, start));
+    }
+    Ok(offer)
 }
 
 /// Asks for an address that was offered, or to keep one; none when it is refused.
@@ -84,10 +92,16 @@ pub(super) fn request(
     patience: Duration,
 ) -> Outcome<Option<DhcpLease>> {
     let now = boot_time().map_err(|errno| Refusal::new(errno).into_error("could not tell the time"))?;
-    let talk = Talk::open(kernel, link, &held.ask)?;
+    // RFC 2131, section 3.1: who asks for what was offered goes on counting.
+    let since = match &kernel.packets {
+        Packets::Ready(_, Some((xid, start))) if *xid == held.xid && how == DhcpRequest::Offered => *start,
+        _ => Instant::now(),
+    };
+    let talk = Talk::open(kernel, link, &held.ask, since)?;
     let said = talk.say(Kind::Request, &held.ask);
+    let (to_server, to_all) = ([way_to(held), EVERYBODY], [EVERYBODY]);
     // RFC 2131, table 4.
-    let (said, mac, to) = match how {
+    let (said, macs, to) = match how {
         DhcpRequest::Offered => {
             let said = Said {
                 xid: held.xid,
@@ -96,22 +110,26 @@ pub(super) fn request(
                 server: Some(held.server),
                 ..said
             };
-            (said, EVERYBODY, Ipv4Addr::BROADCAST)
+            (said, to_all.as_slice(), Ipv4Addr::BROADCAST)
         }
-        DhcpRequest::Renew => (Said { has: held.address, ..said }, way_to(held), held.server),
-        DhcpRequest::Rebind => (Said { has: held.address, ..said }, EVERYBODY, Ipv4Addr::BROADCAST),
+        DhcpRequest::Renew => (Said { has: held.address, ..said }, to_server.as_slice(), held.server),
+        DhcpRequest::Rebind => (Said { has: held.address, ..said }, to_all.as_slice(), Ipv4Addr::BROADCAST),
     };
-    talk.until(&said, mac, to, patience, |answer, via| {
+    talk.until(&said, macs, to, patience, |answer, via| {
         let server = answer.address_of(code::SERVER);
-        if how != DhcpRequest::Rebind && server.is_some_and(|server| server != held.server) {
-            return None;
-        }
+        let is_the_server = server == Some(held.server);
         match answer.kind {
-            // Another address than the pod has is none that it could use.
-            Kind::Ack if answer.address == held.address => {
-                Some(Some(lease(&held.ask, server.unwrap_or(held.server), answer, via, Some(now))))
+            // Another address than was asked for is none that the pod could use.
+            Kind::Ack if answer.address == held.address && (is_the_server || how == DhcpRequest::Rebind) => {
+                let mut given = lease(&held.ask, server.unwrap_or(held.server), answer, via, Some(now));
+                // Some say only what has changed.
+                let kept = held.options.iter().filter(|old| given.options.iter().all(|new| new.code != old.code));
+                given.options.extend(kept.cloned().collect::<Vec<_>>());
+                // For no time at all is not given.
+                Some(Some(given).filter(|given| given.seconds > 0))
             }
-            Kind::Ack | Kind::Nak => Some(None),
+            // Everybody on the network hears who asks to keep an address, and could take it away so.
+            Kind::Nak if is_the_server => Some(None),
             _ => None,
         }
     })
@@ -119,22 +137,29 @@ pub(super) fn request(
 
 /// Gives an address back. Nobody answers that.
 pub(super) fn release(kernel: &mut LinuxKernel, link: LinkId, held: &DhcpLease) -> Outcome<()> {
-    let talk = Talk::open(kernel, link, &held.ask)?;
+    let talk = Talk::open(kernel, link, &held.ask, Instant::now())?;
     let said = Said { has: held.address, server: Some(held.server), ..talk.say(Kind::Release, &held.ask) };
-    talk.send(&said, way_to(held), held.server, 0).map_err(|errno| talk.failed("send", errno))
+    let sent = [way_to(held), EVERYBODY].map(|mac| talk.send(&said, mac, held.server));
+    match sent {
+        [Err(errno), Err(_)] => Err(talk.failed("send", errno)),
+        _ => Ok(()),
+    }
 }
 
-/// The hardware address that leads to the server.
+/// The hardware address that led to the server. It may be another one by now (a bridge without one of its own has its lowest
+/// port's): what has to arrive is sent to all as well, as the reference does.
 fn way_to(held: &DhcpLease) -> Mac {
     <[u8; 6]>::try_from(held.via.as_slice()).map_or(EVERYBODY, Mac)
 }
 
-/// Whether a host can have it.
+/// Whether a host can have it: not of 0.0.0.0/8, 127.0.0.0/8 and all from 224.0.0.0 on.
 fn is_for_a_host(address: Ipv4Addr) -> bool {
-    !(address.is_unspecified() || address.is_loopback() || address.is_multicast() || address.is_broadcast())
+    let [first, ..] = address.octets();
+    !(first == 0 || first == 127 || first >= 224)
 }
 
-/// What an answer gives, or offers when there is no time from which it counts (RFC 2131, sections 3.3 and 4.4.5).
+/// What an answer gives, or offers when there is no time from which it counts (RFC 2131, sections 3.3 and 4.4.5; T2 is 85 % as in
+/// the reference, not 7/8).
 fn lease(ask: &DhcpAsk, server: Ipv4Addr, answer: &Answer, via: Mac, from: Option<u64>) -> DhcpLease {
     let seconds = answer.seconds_of(code::LEASE_SECONDS).unwrap_or(LEASE_SECONDS);
     let part = |percent: u64| u32::try_from(u64::from(seconds) * percent / 100).unwrap_or(u32::MAX);
@@ -158,9 +183,11 @@ fn lease(ask: &DhcpAsk, server: Ipv4Addr, answer: &Answer, via: Mac, from: Optio
 struct Talk<'a> {
     socket: &'a OwnedFd,
     interrupted: fn() -> bool,
+    since: Instant,
     index: i32,
     name: String,
     mac: Mac,
+    mtu: usize,
     /// An ipvlan hears what is sent to all, or to an address that it has (`ipvlan_addr_lookup`): no answer to one that it does
     /// not have yet.
     needs_broadcast: bool,
@@ -168,7 +195,7 @@ struct Talk<'a> {
 }
 
 impl<'a> Talk<'a> {
-    fn open(kernel: &'a mut LinuxKernel, link: LinkId, ask: &DhcpAsk) -> Outcome<Self> {
+    fn open(kernel: &'a mut LinuxKernel, link: LinkId, ask: &DhcpAsk, since: Instant) -> Outcome<Self> {
         message::check(ask)?;
         if link.netns != Netns::Container {
             return Err(KernelError::unsupported("ask for addresses of the node's interfaces"));
@@ -178,15 +205,17 @@ impl<'a> Talk<'a> {
             return Err(KernelError::Invalid(format!("link {:?} has no Ethernet address: DHCP needs one", info.name)));
         };
         let socket = match &kernel.packets {
-            Packets::Ready(socket) => socket,
+            Packets::Ready(socket, _) => socket,
             Packets::Missing(why) => return Err(KernelError::Unsupported(why.clone())),
         };
         let talk = Self {
             socket,
             interrupted: kernel.interrupted,
+            since,
             index: i32::try_from(link.index).unwrap_or(0),
             name: info.name,
             mac,
+            mtu: usize::try_from(info.mtu).unwrap_or(usize::MAX),
             needs_broadcast: info.kind == "ipvlan",
             xid: random(),
         };
@@ -196,7 +225,9 @@ impl<'a> Talk<'a> {
 
     fn say<'b>(&self, kind: Kind, ask: &'b DhcpAsk) -> Said<'b> {
         let (xid, mac) = (self.xid, self.mac);
-        Said { kind, xid, mac, broadcast: false, has: Ipv4Addr::UNSPECIFIED, wants: None, server: None, ask }
+        // Without IP's and UDP's headers; the least that everybody has to take (RFC 2132, section 9.10).
+        let largest = u16::try_from(self.mtu.saturating_sub(frame::HEADER_BYTES)).unwrap_or(u16::MAX).clamp(576, 1472);
+        Said { kind, xid, mac, largest, broadcast: false, has: Ipv4Addr::UNSPECIFIED, wants: None, server: None, ask }
     }
 
     fn at(&self, mac: Mac) -> libc::sockaddr_ll {
@@ -224,8 +255,10 @@ impl<'a> Talk<'a> {
         Refusal::new(errno).into_error(format!("could not {what} for DHCP on link {:?}", self.name))
     }
 
-    fn send(&self, said: &Said<'_>, mac: Mac, to: Ipv4Addr, seconds: u16) -> nix::Result<()> {
-        let packet = frame::packet(said.has, to, &said.bytes(seconds)).ok_or(Errno::EMSGSIZE)?;
+    fn send(&self, said: &Said<'_>, mac: Mac, to: Ipv4Addr) -> nix::Result<()> {
+        let seconds = u16::try_from(self.since.elapsed().as_secs()).unwrap_or(u16::MAX);
+        let packet = frame::packet(said.has, to, &said.bytes(seconds)).filter(|packet| packet.len() <= self.mtu);
+        let packet = packet.ok_or(Errno::EMSGSIZE)?;
         let there = self.at(mac);
         // SAFETY: the kernel reads the packet and a sockaddr_ll, each of the length that is said.
         let sent = unsafe {
@@ -241,11 +274,11 @@ impl<'a> Talk<'a> {
         Errno::result(sent).map(drop)
     }
 
-    /// Says something, again and again, until `hear` makes something of an answer.
+    /// Says something to one of these after the other, again and again, until `hear` makes something of an answer.
     fn until<T>(
         &self,
         said: &Said<'_>,
-        mac: Mac,
+        macs: &[Mac],
         to: Ipv4Addr,
         patience: Duration,
         mut hear: impl FnMut(&Answer, Mac) -> Option<T>,
@@ -254,19 +287,26 @@ impl<'a> Talk<'a> {
         let end = start + patience;
         let mut repeated = REPEATED.iter();
         let mut pause = Duration::ZERO;
-        loop {
+        let mut was_sent = false;
+        // Who was asked may do it, though nobody hears of it.
+        let then = |was_sent: bool, error: KernelError| if was_sent { error.half_done() } else { error };
+        for mac in macs.iter().cycle() {
             let now = Instant::now();
-            let seconds = u16::try_from((now - start).as_secs()).unwrap_or(u16::MAX);
-            match self.send(said, mac, to, seconds) {
+            match self.send(said, *mac, to) {
+                Ok(()) => was_sent = true,
                 // What it can't take now it may take later: a link without a carrier drops it (`noop_enqueue`).
-                Ok(()) | Err(Errno::EAGAIN | Errno::EINTR | Errno::ENOBUFS) => {}
-                Err(errno) => return Err(self.failed("send", errno)),
+                Err(Errno::EAGAIN | Errno::EINTR | Errno::ENOBUFS) => {}
+                Err(errno) => return Err(then(was_sent, self.failed("send", errno))),
             }
             pause = repeated.next().copied().unwrap_or(pause);
             // Pods that start together must not ask together for ever.
             let next = now + pause.mul_f32(0.9 + f32::from(random() as u8) / 1280.0);
-            while let Woken::Readable(..) = readable(self.socket.as_fd(), None, next.min(end), self.interrupted)? {
-                if let Some((answer, via)) = self.receive()?
+            loop {
+                let woken = readable(self.socket.as_fd(), None, next.min(end), self.interrupted);
+                if woken.map_err(|error| then(was_sent, error))? == Woken::Late {
+                    break;
+                }
+                if let Some((answer, via)) = self.receive().map_err(|error| then(was_sent, error))?
                     && answer.xid == said.xid
                     && answer.mac == self.mac
                     && let Some(heard) = hear(&answer, via)
@@ -275,13 +315,14 @@ impl<'a> Talk<'a> {
                 }
             }
             if (self.interrupted)() || Instant::now() >= end {
-                return Err(KernelError::Timeout(format!(
-                    "no DHCP server answered on link {:?} in {:.1} s",
-                    self.name,
-                    start.elapsed().as_secs_f32()
-                )));
+                break;
             }
         }
+        Err(KernelError::Timeout(format!(
+            "no DHCP server answered on link {:?} in {:.1} s",
+            self.name,
+            start.elapsed().as_secs_f32()
+        )))
     }
 
     /// One packet; none if it is nobody's answer.
