@@ -157,14 +157,13 @@ fn said_again() {
     }
     // Nothing else is left of that, and what a crash left is no obstacle, and nobody's journal.
     assert_eq!(names(root).len(), 2, "{:?}", names(root));
-    let name = file(root).file_name().unwrap().to_owned();
-    std::fs::write(root.join(name).with_extension("new"), "{").unwrap();
+    std::fs::write(root.join("0123.new"), "{").unwrap();
     assert_eq!(list(root, None).unwrap().len(), 1);
     let mut again = Journal::open(root, &attachment("a")).unwrap();
     again.done_again(id, &lease(8)).unwrap();
     again.done_again(id, &lease(8)).unwrap();
     drop(again);
-    assert_eq!(names(root).len(), 2, "{:?}", names(root));
+    assert_eq!(names(root).len(), 3, "{:?}", names(root));
     // Not what was done of another operation.
     let mut other = Journal::open(root, &attachment("a")).unwrap();
     other.begin("ADD", "portmap").unwrap();

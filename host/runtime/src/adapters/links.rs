@@ -306,11 +306,9 @@ impl links::Host for Guest {
         let info = session.kernel()?.link_info(link.id)?;
         let movement = session.movement(&info, link.right, to, &name, grant)?;
         let undo = |index| taking::undo(&info, to, &name, index, &movement);
-        if info.id.netns == Netns::Container {
-            session.release_dhcp_on(info.id)?;
-        }
         let (id, right) = match &movement {
             Move::GiveBack(was) => {
+                session.release_dhcp_on(info.id)?;
                 session.restore_before_move(info.id);
                 let alias = was.as_ref().map_or("", |was| was.alias.as_str());
                 let id = session.change(|kernel| kernel.move_link(info.id, to, &name, Some(alias)))?;

@@ -5,7 +5,8 @@ use super::attachments::netns_of;
 use super::{Finding, Kind, Options, Remedy, in_time, journal_of};
 use crate::deadline::Deadline;
 use crate::session::dhcp::Held;
-use sandwire_kernel::linux::{LinuxKernel, Needs, open_netns, open_own};
+use nix::sys::signal::Signal;
+use sandwire_kernel::linux::{LinuxKernel, Needs, open_netns, open_own, same_netns};
 use sandwire_kernel::{DhcpLease, DhcpRequest, Kernel, KernelError, LinkChanges, LinkInfo, boot_time};
 use sandwire_policy::paths;
 use sandwire_state::journal::{self, Attachment, Entry, Journal, State};
@@ -50,6 +51,11 @@ fn held(entry: &Entry) -> Option<Result<Held, String>> {
     }
     let held = Held::of(entry)?;
     Some(held.map_err(|error| format!("another release wrote down its lease: {error}; it is not renewed by this one")))
+}
+
+/// Whether a signal asks for the end, and not the time limit of one attachment.
+fn is_to_stop() -> bool {
+    Deadline::signal().is_some_and(|signal| signal != Signal::SIGALRM)
 }
 
 fn now() -> Outcome<u64> {
@@ -107,7 +113,10 @@ impl Round {
     fn one(&mut self, attachment: &Attachment, seen: &Held, patience: Duration) -> Outcome<Option<Finding>> {
         let mut journal = match journal_of(attachment)? {
             Ok(journal) => journal,
-            Err(busy) => return Ok(Some(busy)),
+            Err(busy) => {
+                self.is_stopped = is_to_stop();
+                return Ok(Some(busy));
+            }
         };
         let is_it = |entry: &&Entry| matches!(held(entry), Some(Ok(held)) if held == *seen);
         let is_there = journal.pending().into_iter().any(|entry| is_it(&entry));
@@ -145,8 +154,8 @@ impl Round {
                 say(&text, Remedy::Mended)
             }
             Err(_) if Deadline::interrupted() => {
-                self.is_stopped = true;
-                say("not renewed: asked to stop", Remedy::Left)
+                self.is_stopped = is_to_stop();
+                say("not renewed: it took too long, or was asked to stop", Remedy::Left)
             }
             Err(why) => {
                 if why.is_silence {
@@ -217,6 +226,10 @@ fn down(
     held: &Held,
     why: &str,
 ) -> Finding {
+    // Before Linux 5.14 it may be another pod's, at the same path: eth0, with the same index, are nearly all.
+    if held.netns.is_none() {
+        return expired(attachment, held, why);
+    }
     let down = LinkChanges { up: Some(false), ..LinkChanges::default() };
     if let Err(error) = kernel.change_link(link.id, &down) {
         return expired(attachment, held, &format!("{why}; its interface could not be set down: {error}"));
@@ -243,8 +256,13 @@ fn open(path: &str, held: &Held) -> Result<Option<(LinuxKernel, LinkInfo)>, Kern
         Err(KernelError::NotFound(_) | KernelError::Invalid(_)) => return Ok(None),
         Err(error) => return Err(error),
     };
+    let own = open_own()?;
+    // A path below /proc is another process's by now.
+    if same_netns(own.as_fd(), netns.as_fd())? {
+        return Ok(None);
+    }
     let needs = Needs { dhcp: true, ..Needs::default() };
-    let mut kernel = LinuxKernel::open_with(open_own()?, Some(netns.as_fd()), needs)?;
+    let mut kernel = LinuxKernel::open_with(own, Some(netns.as_fd()), needs)?;
     kernel.set_interrupted(Deadline::interrupted);
     Ok(held.link(&mut kernel)?.map(|link| (kernel, link)))
 }

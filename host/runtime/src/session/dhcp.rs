@@ -112,7 +112,14 @@ impl Session {
         for _ in 0..TRIES {
             // Who has offered something needs time to give it, too.
             let patience = left().saturating_sub(LEAST).max(left() / 2);
-            let lease = self.kernel()?.dhcp_discover(link, &ask, None, patience)?;
+            let lease = match self.kernel()?.dhcp_discover(link, &ask, None, patience) {
+                Ok(lease) => lease,
+                Err(error) => {
+                    // Not the server's silence, if the call is to end.
+                    self.deadline.check()?;
+                    return Err(error.into());
+                }
+            };
             if self.is_the_nodes(lease.address)? {
                 let what = format!("its server has offered {}, which is the node's own address", lease.address);
                 last = Some(KernelError::Conflict(what));
@@ -226,6 +233,7 @@ impl Session {
     /// # Errors
     /// As `release_dhcp`.
     pub(crate) fn release_dhcp_on(&mut self, link: LinkId) -> Answer<()> {
+        self.may_change()?;
         if !self.has_made(is_lease) {
             return Ok(());
         }

@@ -128,7 +128,14 @@ impl Session {
         if let Some(peer) = spec.peer {
             self.must_hold_route(peer)?;
         }
-        match self.gateways.iter().any(|gateway| gateway.addr() == spec.address.addr()) {
+        let is_it = |gateway: &IpNet| gateway.addr() == spec.address.addr();
+        if self.strangers.iter().any(is_it) {
+            return Err(Refusal::denied(format!(
+                "the address {} for a link of the host: a DHCP server has named it, which may be anybody on the pod's network",
+                spec.address
+            )));
+        }
+        match self.gateways.iter().any(is_it) {
             true => Ok(()),
             false => Err(Refusal::denied(format!(
                 "the address {} for a link of the host: it is no gateway of the attachment's addresses",

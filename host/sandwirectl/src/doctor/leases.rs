@@ -3,7 +3,7 @@
 use super::Check;
 use sandwire_kernel::{DhcpLease, DhcpRequest, boot_time};
 use sandwire_policy::paths;
-use sandwire_state::journal::{self, Undo};
+use sandwire_state::journal::{self, State, Undo};
 use std::path::Path;
 
 /// One check, if there is such a lease.
@@ -14,7 +14,7 @@ pub(super) fn checks() -> Option<Check> {
         .iter()
         .flat_map(|summary| &summary.pending)
         .filter_map(|entry| match &entry.undo {
-            Undo::ReleaseDhcp { lease, .. } => serde_json::from_value(lease.clone()).ok(),
+            Undo::ReleaseDhcp { lease, .. } if entry.state == State::Done => serde_json::from_value(lease.clone()).ok(),
             _ => None,
         })
         .collect();

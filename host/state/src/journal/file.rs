@@ -4,7 +4,7 @@
 //! within a write leaves a line without its end; what that line would have announced had not begun.
 
 use super::{Attachment, Entry, State, Undo};
-use crate::{Outcome, StateError};
+use crate::{Outcome, StateError, names};
 use nix::fcntl::OFlag;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -147,8 +147,6 @@ pub(super) struct JournalFile {
     path: PathBuf,
     file: Option<File>,
     length: u64,
-    /// Where the last line begins, if it says that this operation is done.
-    last_done: Option<(u64, u64)>,
     /// Lines that go out with the next one that matters.
     waiting: Vec<u8>,
     /// How long the file was when the newest call began, and what it wrote first.
@@ -158,8 +156,7 @@ pub(super) struct JournalFile {
 impl JournalFile {
     /// Opens and reads it. The attachment's lock is held, so an unfinished last line is nobody's and is cut off.
     pub(super) fn open(path: &Path) -> Outcome<(Self, Content)> {
-        let (path_of_it, waiting) = (path.to_owned(), Vec::new());
-        let mut journal = Self { path: path_of_it, file: None, length: 0, last_done: None, waiting, call: None };
+        let mut journal = Self { path: path.to_owned(), file: None, length: 0, waiting: Vec::new(), call: None };
         let mut options = OpenOptions::new();
         options.read(true).append(true).custom_flags(OFlag::O_NOFOLLOW.bits());
         let mut file = match options.open(path) {
@@ -175,7 +172,6 @@ impl JournalFile {
             cut.map_err(|error| StateError::io("cut the unfinished last line off", path, error))?;
         }
         journal.length = whole.len() as u64;
-        journal.last_done = last_done(whole);
         journal.file = Some(file);
         Ok((journal, Content::parse(whole)))
     }
@@ -208,7 +204,6 @@ impl JournalFile {
         let (Some(file), Some((length, first))) = (&self.file, &self.call) else { return Ok(()) };
         file.set_len(*length).map_err(|error| StateError::io("cut the journal", &self.path, error))?;
         self.length = *length;
-        self.last_done = None;
         self.waiting.clone_from(first);
         Ok(())
     }
@@ -250,20 +245,18 @@ impl JournalFile {
     /// Says once more that an operation is done. What is said again and again for as long as an attachment lives takes the place
     /// of what was said before it, in a new file: who is killed, or has no room, leaves the old one.
     pub(super) fn write_again(&mut self, id: u64, line: &Line<'_>) -> Outcome<()> {
-        let Some((_, at)) = self.last_done.filter(|(last, _)| *last == id && self.waiting.is_empty()) else {
-            let at = self.length;
-            self.write(line)?;
-            self.last_done = Some((id, at));
-            return Ok(());
-        };
+        if !self.waiting.is_empty() || self.file.is_none() {
+            return self.write(line);
+        }
         let failed = |error| StateError::io("write the journal again", &self.path, error);
         let mut bytes = std::fs::read(&self.path).map_err(failed)?;
-        bytes.truncate(usize::try_from(at).unwrap_or(usize::MAX));
+        let Some((_, at)) = last_done(&bytes).filter(|(last, _)| *last == id) else { return self.write(line) };
+        bytes.truncate(at);
         serde_json::to_writer(&mut bytes, line).map_err(|error| failed(error.into()))?;
         bytes.push(b'\n');
         // Not beside the others: what is left of it after a crash would be somebody's journal.
         let place = self.path.ancestors().nth(3).unwrap_or(&self.path);
-        let new = place.join(self.path.file_name().unwrap_or_default()).with_extension("new");
+        let new = place.join(names::digest(&[&self.path.to_string_lossy()])).with_extension("new");
         let _ = std::fs::remove_file(&new);
         let written = create(&new).and_then(|mut file| {
             file.write_all(&bytes)?;
@@ -279,7 +272,6 @@ impl JournalFile {
     }
 
     fn append(&mut self) -> Outcome<()> {
-        self.last_done = None;
         let failed = |error| StateError::io("write the journal", &self.path, error);
         let file = match &mut self.file {
             Some(file) => file,
@@ -331,11 +323,12 @@ pub(super) fn says_anything(path: &Path) -> Outcome<bool> {
     Ok(lines.any(|line| serde_json::from_slice::<serde_json::Map<String, Value>>(line).is_ok()))
 }
 
-fn last_done(whole: &[u8]) -> Option<(u64, u64)> {
+/// Which operation the last line says is done, and where the line begins.
+fn last_done(whole: &[u8]) -> Option<(u64, usize)> {
     let last = whole.strip_suffix(b"\n")?;
     let at = last.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
     match serde_json::from_slice(last.get(at..)?) {
-        Ok(Line::Done { id, .. }) => Some((id, at as u64)),
+        Ok(Line::Done { id, .. }) => Some((id, at)),
         _ => None,
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::{Act, NOTHING, succeeded, text};
 use sandwire_plugin::host::dhcp::{self, Lease, Setting};
+use sandwire_plugin::host::{self, links};
 use sandwire_plugin::{Failure, HostError};
 use serde_json::{Value, json};
 
@@ -13,6 +14,7 @@ pub(crate) const ACTS: &[(&str, Act)] = &[
     ("acquire-and-use-after-release", acquire_and_use_after_release),
     ("acquire-and-forget", acquire_and_forget),
     ("release-nothing", release_nothing),
+    ("remove-the-leased", remove_the_leased),
 ];
 
 /// `"send"` is a list of codes with texts, or with how many bytes; `"ask"` how many codes are asked for.
@@ -73,6 +75,12 @@ fn acquire_and_use_after_release(config: &Value) -> Result<String, Failure> {
 fn acquire_and_forget(config: &Value) -> Result<String, Failure> {
     ask(config)?;
     Ok(NOTHING.to_owned())
+}
+
+/// With an interface goes its lease.
+fn remove_the_leased(_: &Value) -> Result<String, Failure> {
+    links::remove(&host::require_container()?.link("eth0")?)?;
+    succeeded("removed")
 }
 
 fn release_nothing(_: &Value) -> Result<String, Failure> {

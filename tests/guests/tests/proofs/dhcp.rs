@@ -154,6 +154,22 @@ fn outside_of_add() {
     assert!(!asked(&bench), "{}", log(&bench.node).unwrap());
 }
 
+/// The host gives a lease back before its interface goes; who only looks lets neither go.
+#[test]
+fn an_interface_that_stays() {
+    let bench = bench("");
+    let _server = Server::start(&bench.node, &[]).unwrap();
+    bench.act("acquire-and-forget", &json!({})).unwrap().result().unwrap();
+    let more = json!({"when": "CHECK", "prevResult": {"cniVersion": "1.1.0"}});
+    let outcome = bench.call(Verb::Check, &bench.config("remove-the-leased", &more)).unwrap();
+    outcome.error_with(110, "only looks").unwrap();
+    assert_eq!(leases(&bench.node).unwrap().len(), 1);
+    assert!(!log(&bench.node).unwrap().contains("DHCPRELEASE"));
+    bench.call(Verb::Del, &bench.config("acquire-and-forget", &json!({}))).unwrap().done().unwrap();
+    given_back(&bench);
+    unchanged(&bench);
+}
+
 #[test]
 fn nothing_to_give_back() {
     let bench = bench("");

@@ -34,5 +34,11 @@ pub(super) fn attach(socket: &OwnedFd) -> nix::Result<()> {
     // SAFETY: the kernel copies `len` instructions, which are there, and checks them (`sk_attach_filter`).
     let set =
         unsafe { libc::setsockopt(fd, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, (&raw const filter).cast(), length) };
-    Errno::result(set).map(drop)
+    Errno::result(set)?;
+    // For good: whoever breaks out of the sandbox is to hear no more.
+    let (yes, length) = (1_i32, size_of::<i32>() as libc::socklen_t);
+    // SAFETY: the kernel reads a number.
+    let locked =
+        unsafe { libc::setsockopt(fd, libc::SOL_SOCKET, libc::SO_LOCK_FILTER, (&raw const yes).cast(), length) };
+    Errno::result(locked).map(drop)
 }
