@@ -1,7 +1,8 @@
 //! What is asked, what is given, and who gives it back.
 
+use super::renewed::{age, repair};
 use super::*;
-use sandwire_harness::Verb;
+use sandwire_harness::{Verb, cases};
 
 #[test]
 fn given_and_given_back() {
@@ -226,5 +227,36 @@ fn other_interfaces() {
         bench.node.sh("ip link set eth7 up").unwrap();
         bench.nothing_left();
         bench.call(false, Verb::Del, &config, None).done().unwrap();
+    }
+}
+
+/// Two of them have one hardware address, and neither hears what is sent to an address that it does not have yet. Runs in the virtual
+/// machine too (`tests/vm`), whose kernel has them.
+#[test]
+fn on_ipvlans() {
+    let bench = Bench::new(DIRECT);
+    let _server = serve(&bench.node, &[]);
+    let config = network("ipvlan", &json!({}));
+    let added = bench.call(false, Verb::Add, &config, None);
+    if cases::kernel_lacks("ipvlan").unwrap() {
+        let error = added.error().unwrap();
+        assert!(error.text().contains("ipvlan"), "{error:?}");
+        bench.nothing_left();
+        return;
+    }
+    let result = added.result().unwrap();
+    let other = bench.node.pod("b").unwrap();
+    let second = bench.node.cni("ipvlan", Verb::Add, &other, "eth0", &config).unwrap().result().unwrap();
+    assert_ne!(address(&second), address(&result));
+    let given = leases(&bench.node);
+    assert!(given.len() == 2 && given[0][0] == given[1][0], "{given:?}");
+    ping(&bench);
+    age(&bench.node, 70);
+    assert_eq!(repair(&bench.node, &[]).len(), 2);
+    assert_eq!(repair(&bench.node, &[]), Vec::<Value>::new());
+    bench.call(false, Verb::Check, &config, Some(&result)).done().unwrap();
+    for (pod, result) in [(&bench.pod, &result), (&other, &second)] {
+        bench.node.cni("ipvlan", Verb::Del, pod, "eth0", &config).unwrap().done().unwrap();
+        given_back(&bench.node, &address(result));
     }
 }

@@ -65,7 +65,7 @@ fn network(plugin: &str, ipam: &Value) -> Value {
     let mut config = json!({"cniVersion": "1.0.0", "name": "mynet", "type": plugin, "ipam": {"type": "dhcp"}});
     match plugin {
         "bridge" => config["bridge"] = "cni0".into(),
-        "macvlan" => config["master"] = "eth7".into(),
+        "macvlan" | "ipvlan" => config["master"] = "eth7".into(),
         _ => config["device"] = "eth7".into(),
     }
     config["ipam"].as_object_mut().unwrap().extend(ipam.as_object().unwrap().clone());

@@ -5,7 +5,7 @@ use crate::ctl::{self, ctl_status};
 use sandwire_harness::Verb;
 
 /// As if the attachment's lease had been given so many seconds earlier.
-fn age(node: &Node, seconds: u64) {
+pub(super) fn age(node: &Node, seconds: u64) {
     let mut aged = 0;
     for (path, bytes) in node.files("/run/sandwire/journal/networks").unwrap() {
         let mut text = String::new();
@@ -36,7 +36,7 @@ fn older(value: &mut Value, seconds: u64) -> usize {
 }
 
 /// What `sandwirectl repair` says.
-fn repair(node: &Node, args: &[&str]) -> Vec<Value> {
+pub(super) fn repair(node: &Node, args: &[&str]) -> Vec<Value> {
     let text = ctl_status(node, &[&["repair", "--json"], args].concat()).1;
     // Warnings may follow.
     let first = serde_json::Deserializer::from_str(&text).into_iter().next();
