@@ -15,6 +15,7 @@ const CONTRACT: Contract<'_> = Contract {
         "bridging",
         "devices",
         "addresses",
+        "dhcp",
         "routes",
         "configure",
         "neighbours",
@@ -148,6 +149,7 @@ fn the_default_policy_is_one_and_keeps_plugins_to_their_purpose() {
     assert!(grant("host-local").imports.iter().all(|import| ["leases", "files", "log"].contains(&import.as_str())));
     assert!(!grant("loopback").imports.contains("host-netns"));
     assert!(grant("static").imports.is_empty());
+    assert!(grant("dhcp").imports.iter().eq(["dhcp"]));
     assert!(SHIPPED.iter().all(|plugin| !grant(plugin).wasi));
     let bagpipe = grant("bagpipe");
     assert_eq!(bagpipe.endpoints["bagpipe"].address, "http://127.0.0.1:8082");
