@@ -50,7 +50,6 @@ pub(crate) fn sweep(session: &mut Session, which: impl Fn(&Entry) -> bool) -> Ve
             Undo::RestoreRoute { name, .. } if left.iter().any(|fate| matches!(fate, Fate::Failed(_))) => {
                 Fate::Failed(format!("a route of link {name:?} waits for what failed"))
             }
-            Undo::ReleaseDhcp { .. } => dhcp::give_back(session, &entry),
             undo => take_back(session, plugin, undo),
         };
         let Some(journal) = session.journal() else { break };
@@ -168,6 +167,7 @@ pub(crate) fn take_back(session: &mut Session, plugin: &str, undo: &Undo) -> Fat
     match undo {
         Undo::Shared { .. } => Fate::Undone,
         Undo::ReleaseLease { directory, address } => release(session, directory, *address),
+        Undo::ReleaseDhcp { .. } => dhcp::give_back(session, undo),
         Undo::RemoveNote { plugin, scope, key } => remove_note(session, plugin, scope, key),
         Undo::Call { endpoint, method, path, headers, body, done } => {
             let call = endpoint::Call { method, path, headers, body };

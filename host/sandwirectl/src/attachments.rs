@@ -4,8 +4,9 @@ use crate::output::Output;
 use anyhow::Result;
 use nix::fcntl::OFlag;
 use sandwire_kernel::linux::LinuxKernel;
-use sandwire_kernel::{DhcpLease, Kernel, LinkInfo, Netns, boot_time};
+use sandwire_kernel::{Kernel, LinkInfo, Netns, boot_time};
 use sandwire_policy::paths;
+use sandwire_runtime::repair;
 use sandwire_state::journal::{self, Side, State, Summary, Undo};
 use serde::Serialize;
 use serde_json::Value;
@@ -118,12 +119,7 @@ fn row(summary: &Summary, links: &[LinkInfo]) -> Row {
 }
 
 fn lease_seconds(summary: &Summary) -> Option<u32> {
-    let lease = summary.pending.iter().rev().find_map(|entry| match &entry.undo {
-        Undo::ReleaseDhcp { lease, .. } if entry.state == State::Done => {
-            serde_json::from_value::<DhcpLease>(lease.clone()).ok()
-        }
-        _ => None,
-    })?;
+    let lease = repair::leased(summary).last()?;
     Some(lease.left(boot_time().ok()?).unwrap_or(0))
 }
 

@@ -1,5 +1,6 @@
 //! DHCP (RFC 2131) as the client's side sees it.
 
+use crate::error::{KernelError, Outcome};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::net::Ipv4Addr;
 
@@ -67,9 +68,10 @@ pub struct DhcpLease {
 /// The time of [`DhcpLease::obtained`].
 ///
 /// # Errors
-/// What clock_gettime(2) fails with.
-pub fn boot_time() -> nix::Result<u64> {
-    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME)?;
+/// When the kernel has no such clock.
+pub fn boot_time() -> Outcome<u64> {
+    let failed = |errno: nix::errno::Errno| KernelError::Other(format!("could not tell the time: {}", errno.desc()));
+    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME).map_err(failed)?;
     Ok(u64::try_from(now.tv_sec()).unwrap_or(0))
 }
 

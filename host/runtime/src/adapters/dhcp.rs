@@ -2,7 +2,7 @@
 
 use crate::bindings::dhcp;
 use crate::guest::Guest;
-use crate::refusal::{Answer, Refusal};
+use crate::refusal::Answer;
 use sandwire_kernel::{DhcpLease, DhcpOption, boot_time};
 
 fn setting(setting: dhcp::Setting) -> DhcpOption {
@@ -10,7 +10,7 @@ fn setting(setting: dhcp::Setting) -> DhcpOption {
 }
 
 fn lease(lease: DhcpLease) -> Answer<dhcp::Lease> {
-    let now = boot_time().map_err(|errno| Refusal::other(format!("could not tell the time: {}", errno.desc())))?;
+    let now = boot_time()?;
     Ok(dhcp::Lease {
         seconds: lease.left(now).unwrap_or(0),
         address: lease.address.to_string(),

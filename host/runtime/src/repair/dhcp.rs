@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 use sandwire_kernel::linux::{LinuxKernel, Needs, open_netns, open_own, same_netns};
 use sandwire_kernel::{DhcpLease, DhcpRequest, Kernel, KernelError, LinkChanges, LinkInfo, boot_time};
 use sandwire_policy::paths;
-use sandwire_state::journal::{self, Attachment, Entry, Journal, State};
+use sandwire_state::journal::{self, Attachment, Entry, State, Summary};
 use sandwire_state::{Outcome, StateError};
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::AsFd;
@@ -34,7 +34,7 @@ pub(super) fn mend(options: &Options) -> Outcome<Vec<Finding>> {
             findings.extend(match held(entry) {
                 None => None,
                 Some(Err(why)) => Some(Finding::about(Kind::DueLease, attachment, why, Remedy::Told)),
-                Some(Ok(held)) => round.look_at(options, attachment, &held)?,
+                Some(Ok(held)) => round.look_at(options, attachment, entry.id, &held)?,
             });
             if round.is_stopped {
                 return Ok(findings);
@@ -49,8 +49,13 @@ fn held(entry: &Entry) -> Option<Result<Held, String>> {
     if entry.state != State::Done {
         return None;
     }
-    let held = Held::of(entry)?;
+    let held = Held::of(&entry.undo)?;
     Some(held.map_err(|error| format!("another release wrote down its lease: {error}; it is not renewed by this one")))
+}
+
+/// The leases that an attachment has of DHCP servers, as far as this release can read them.
+pub fn leased(summary: &Summary) -> impl Iterator<Item = DhcpLease> {
+    summary.pending.iter().filter_map(held).filter_map(Result::ok).map(|held| held.lease)
 }
 
 /// Whether a signal asks for the end, and not the time limit of one attachment.
@@ -59,7 +64,7 @@ fn is_to_stop() -> bool {
 }
 
 fn now() -> Outcome<u64> {
-    boot_time().map_err(|errno| StateError::Other(format!("could not tell the time: {}", errno.desc())))
+    boot_time().map_err(|error| StateError::Other(error.to_string()))
 }
 
 fn how_old(lease: &DhcpLease, now: u64) -> String {
@@ -85,7 +90,13 @@ struct Round {
 }
 
 impl Round {
-    fn look_at(&mut self, options: &Options, attachment: &Attachment, held: &Held) -> Outcome<Option<Finding>> {
+    fn look_at(
+        &mut self,
+        options: &Options,
+        attachment: &Attachment,
+        id: u64,
+        held: &Held,
+    ) -> Outcome<Option<Finding>> {
         let now = now()?;
         let Some(how) = held.lease.due(now) else { return Ok(None) };
         let say = |text: &str, remedy| Ok(Some(finding(attachment, held, text, remedy)));
@@ -97,7 +108,7 @@ impl Round {
             return say(&format!("not renewed: its server is silent; {}", how_old(&held.lease, now)), Remedy::Left);
         }
         // Whatever is wrong with one must not keep the others from being renewed.
-        match in_time(|| self.one(attachment, held, if is_silent { LITTLE } else { PATIENCE })) {
+        match in_time(|| self.one(attachment, id, held, if is_silent { LITTLE } else { PATIENCE })) {
             Ok(found) => Ok(found),
             Err(error) => say(&format!("not renewed: {error}"), Remedy::Left),
         }
@@ -110,7 +121,7 @@ impl Round {
     }
 
     /// One of them, under its attachment's lock, if it is still what it was.
-    fn one(&mut self, attachment: &Attachment, seen: &Held, patience: Duration) -> Outcome<Option<Finding>> {
+    fn one(&mut self, attachment: &Attachment, id: u64, seen: &Held, patience: Duration) -> Outcome<Option<Finding>> {
         let mut journal = match journal_of(attachment)? {
             Ok(journal) => journal,
             Err(busy) => {
@@ -118,10 +129,10 @@ impl Round {
                 return Ok(Some(busy));
             }
         };
-        let is_it = |entry: &&Entry| matches!(held(entry), Some(Ok(held)) if held == *seen);
-        let is_there = journal.pending().into_iter().any(|entry| is_it(&entry));
+        let is_it = |entry: &Entry| entry.id == id && matches!(held(entry), Some(Ok(held)) if held == *seen);
+        let is_there = journal.pending().into_iter().any(is_it);
         // Of an ADD that was killed: taken back, not renewed.
-        if !is_there || journal.uncommitted().iter().any(|entry| entry.id == seen.id) {
+        if !is_there || journal.uncommitted().iter().any(|entry| entry.id == id) {
             journal.remove_if_empty()?;
             return Ok(None);
         }
@@ -150,7 +161,7 @@ impl Round {
                 let text = format!("renewed for {} s", lease.seconds);
                 let undo = Held { lease, ..seen.clone() }.undo();
                 let undo = undo.map_err(|error| StateError::Other(error.to_string()))?;
-                journal.done_again(seen.id, &undo)?;
+                journal.done_again(id, &undo)?;
                 say(&text, Remedy::Mended)
             }
             Err(_) if Deadline::interrupted() => {
@@ -166,7 +177,7 @@ impl Round {
                 if seen.lease.left(now).is_some() || !why.is_word {
                     return say(&format!("not renewed: {}; {}", why.text, how_old(&seen.lease, now)), Remedy::Left);
                 }
-                Ok(Some(self::down(&mut kernel, &link, &mut journal, attachment, seen, &why.text)))
+                Ok(Some(self::down(&mut kernel, &link, attachment, seen, &why.text)))
             }
         }
     }
@@ -218,14 +229,7 @@ fn keep_on(
 }
 
 /// As the reference (`downIface`): the server may give the address to another.
-fn down(
-    kernel: &mut LinuxKernel,
-    link: &LinkInfo,
-    journal: &mut Journal,
-    attachment: &Attachment,
-    held: &Held,
-    why: &str,
-) -> Finding {
+fn down(kernel: &mut LinuxKernel, link: &LinkInfo, attachment: &Attachment, held: &Held, why: &str) -> Finding {
     // Before Linux 5.14 it may be another pod's, at the same path: eth0, with the same index, are nearly all.
     if held.netns.is_none() {
         return expired(attachment, held, why);
@@ -233,11 +237,6 @@ fn down(
     let down = LinkChanges { up: Some(false), ..LinkChanges::default() };
     if let Err(error) = kernel.change_link(link.id, &down) {
         return expired(attachment, held, &format!("{why}; its interface could not be set down: {error}"));
-    }
-    // From here on nobody takes it for the attachment's (CHECK), whatever the clock says.
-    let over = Held { lease: DhcpLease { seconds: 0, ..held.lease.clone() }, ..held.clone() };
-    if let Ok(undo) = over.undo() {
-        let _ = journal.done_again(held.id, &undo);
     }
     expired(attachment, held, &format!("{why}; its interface was set down"))
 }

@@ -13,6 +13,8 @@ mod journals;
 mod leases;
 mod rules;
 
+pub use dhcp::leased;
+
 use crate::deadline::Deadline;
 use sandwire_cni::Error;
 use sandwire_policy::paths;

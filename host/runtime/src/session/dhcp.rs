@@ -9,7 +9,7 @@ use sandwire_kernel::{
     DhcpAsk, DhcpLease, DhcpOption, DhcpRequest, Kernel, KernelError, LinkChanges, LinkId, LinkInfo, Netns, Outcome,
     boot_time,
 };
-use sandwire_state::journal::{Entry, Side, State, Undo};
+use sandwire_state::journal::{Side, State, Undo};
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
@@ -30,7 +30,6 @@ const LOOPBACK: u32 = 1;
 /// A lease as the journal has it, and where it was given.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Held {
-    pub(crate) id: u64,
     pub(crate) index: u32,
     pub(crate) name: String,
     pub(crate) netns: Option<u64>,
@@ -38,11 +37,11 @@ pub(crate) struct Held {
 }
 
 impl Held {
-    /// None of an entry that is no lease; an error of one that another release wrote.
-    pub(crate) fn of(entry: &Entry) -> Option<Result<Self, serde_json::Error>> {
-        let Undo::ReleaseDhcp { index, name, netns, lease } = &entry.undo else { return None };
+    /// None of an undo that is of no lease; an error of one that another release wrote.
+    pub(crate) fn of(undo: &Undo) -> Option<Result<Self, serde_json::Error>> {
+        let Undo::ReleaseDhcp { index, name, netns, lease } = undo else { return None };
         let lease = serde_json::from_value(lease.clone());
-        Some(lease.map(|lease| Self { id: entry.id, index: *index, name: name.clone(), netns: *netns, lease }))
+        Some(lease.map(|lease| Self { index: *index, name: name.clone(), netns: *netns, lease }))
     }
 
     /// The link that it was given on; none when that is gone, or another one: a runtime may start a sandbox again at the same path,
@@ -125,7 +124,7 @@ impl Session {
                 last = Some(KernelError::Conflict(what));
                 continue;
             }
-            let mut held = Held { id: 0, index: link.index, name: name.clone(), netns, lease };
+            let mut held = Held { index: link.index, name: name.clone(), netns, lease };
             let written = |error: serde_json::Error| Refusal::other(error.to_string());
             // With the address in it: who is killed before the server's answer is there leaves what gives it back.
             let undo = held.undo().map_err(written)?;
@@ -204,9 +203,9 @@ impl Session {
     /// The kernel's; when the time can't be told.
     pub(crate) fn held_dhcp(&mut self) -> Answer<Option<DhcpLease>> {
         let entries = self.journal.iter().flat_map(|journal| journal.pending());
-        let done = entries.filter(|entry| entry.state == State::Done).filter_map(Held::of);
+        let done = entries.filter(|entry| entry.state == State::Done).filter_map(|entry| Held::of(&entry.undo));
         let held: Vec<Held> = done.filter_map(Result::ok).collect();
-        let now = boot_time().map_err(|errno| Refusal::other(format!("could not tell the time: {}", errno.desc())))?;
+        let now = boot_time()?;
         for one in held.into_iter().rev().filter(|one| one.lease.left(now).is_some()) {
             if let Some(kernel) = self.kernel_if_open()
                 && one.link(kernel)?.is_some()
@@ -247,17 +246,18 @@ impl Session {
 
     fn release_dhcp_if(&mut self, which: impl Fn(&Undo) -> bool) -> Answer<Option<Ipv4Addr>> {
         let entries = self.journal.iter().flat_map(|journal| journal.pending());
-        let leases: Vec<Entry> = entries.filter(|entry| is_lease(&entry.undo) && which(&entry.undo)).cloned().collect();
+        let undos = entries.map(|entry| &entry.undo);
+        let leases: Vec<Undo> = undos.filter(|undo| is_lease(undo) && which(undo)).cloned().collect();
         let mut released = None;
-        for entry in &leases {
-            if give_back(self, entry) == Fate::Undone {
-                released = Held::of(entry).and_then(Result::ok).map(|held| held.lease.address).or(released);
+        for undo in &leases {
+            if give_back(self, undo) == Fate::Undone {
+                released = Held::of(undo).and_then(Result::ok).map(|held| held.lease.address).or(released);
             }
         }
         if self.subject.verb == Command::Add && !leases.is_empty() {
             self.forget_held();
         }
-        self.taken_back(|undo| leases.iter().any(|entry| entry.undo == *undo))?;
+        self.taken_back(|undo| leases.contains(undo))?;
         Ok(released)
     }
 }
@@ -265,11 +265,11 @@ impl Session {
 /// Gives a lease back. What can't be told to its server the server finds out when the lease's time is over, as it does of a
 /// client that was switched off: nothing of the node is left, and no DEL is to wait or fail for it. But it is tried again: nobody
 /// else will.
-pub(crate) fn give_back(session: &mut Session, entry: &Entry) -> Fate {
+pub(crate) fn give_back(session: &mut Session, undo: &Undo) -> Fate {
     let Some(kernel) = session.kernel_if_open() else {
         return Fate::Failed("giving back a DHCP lease: this call was opened without network namespaces".into());
     };
-    let told = match Held::of(entry) {
+    let told = match Held::of(undo) {
         None => Ok(()),
         Some(Ok(held)) => tell(kernel, &held).or_else(|_| tell(kernel, &held)).map_err(|error| error.to_string()),
         Some(Err(error)) => Err(format!("the journal has no lease that this release knows: {error}")),
@@ -279,7 +279,7 @@ pub(crate) fn give_back(session: &mut Session, entry: &Entry) -> Fate {
             "warn",
             &format!(
                 "a lease could not be given back to its DHCP server, which keeps it until its time is over ({}): {why}",
-                entry.undo.link().map(|(_, name)| name).unwrap_or_default()
+                undo.link().map(|(_, name)| name).unwrap_or_default()
             ),
         );
     }

@@ -3,21 +3,15 @@
 use super::Check;
 use sandwire_kernel::{DhcpLease, DhcpRequest, boot_time};
 use sandwire_policy::paths;
-use sandwire_state::journal::{self, State, Undo};
+use sandwire_runtime::repair;
+use sandwire_state::journal;
 use std::path::Path;
 
 /// One check, if there is such a lease.
 pub(super) fn checks() -> Option<Check> {
     // What is wrong with the journal the checks of its directory say.
     let summaries = journal::list(Path::new(paths::JOURNAL), None).unwrap_or_default();
-    let leases: Vec<DhcpLease> = summaries
-        .iter()
-        .flat_map(|summary| &summary.pending)
-        .filter_map(|entry| match &entry.undo {
-            Undo::ReleaseDhcp { lease, .. } if entry.state == State::Done => serde_json::from_value(lease.clone()).ok(),
-            _ => None,
-        })
-        .collect();
+    let leases: Vec<DhcpLease> = summaries.iter().flat_map(repair::leased).collect();
     if leases.is_empty() {
         return None;
     }

@@ -13,6 +13,7 @@ use super::{LinuxKernel, links};
 use crate::{DhcpAsk, DhcpLease, DhcpRequest, KernelError, LinkId, LinkInfo, Mac, Netns, Outcome, boot_time};
 use message::{Answer, Kind, Said, code};
 use nix::errno::Errno;
+use std::borrow::Cow;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -32,7 +33,7 @@ pub(super) enum Packets {
     /// Of the container's namespace, not bound yet; and when which conversation began.
     Ready(OwnedFd, Option<(u32, Instant)>),
     /// There is none, and why.
-    Missing(String),
+    Missing(Cow<'static, str>),
 }
 
 impl Packets {
@@ -45,7 +46,13 @@ impl Packets {
         let socket = Errno::result(fd).map(|fd| unsafe { OwnedFd::from_raw_fd(fd) });
         match socket.and_then(|socket| filter::attach(&socket).map(|()| socket)) {
             Ok(socket) => Self::Ready(socket, None),
-            Err(errno) => Self::Missing(format!("could not open a packet socket: {}", describe(errno))),
+            Err(errno) => Self::Missing(
+                format!(
+                    "could not open a packet socket, for which DHCP needs CAP_NET_RAW and CONFIG_PACKET: {}",
+                    describe(errno)
+                )
+                .into(),
+            ),
         }
     }
 
@@ -91,7 +98,7 @@ pub(super) fn request(
     how: DhcpRequest,
     patience: Duration,
 ) -> Outcome<Option<DhcpLease>> {
-    let now = boot_time().map_err(|errno| Refusal::new(errno).into_error("could not tell the time"))?;
+    let now = boot_time()?;
     // RFC 2131, section 3.1: who asks for what was offered goes on counting.
     let since = match &kernel.packets {
         Packets::Ready(_, Some((xid, start))) if *xid == held.xid && how == DhcpRequest::Offered => *start,
@@ -206,7 +213,7 @@ impl<'a> Talk<'a> {
         };
         let socket = match &kernel.packets {
             Packets::Ready(socket, _) => socket,
-            Packets::Missing(why) => return Err(KernelError::Unsupported(why.clone())),
+            Packets::Missing(why) => return Err(KernelError::Unsupported(why.to_string())),
         };
         let talk = Self {
             socket,
@@ -319,7 +326,7 @@ impl<'a> Talk<'a> {
             }
         }
         Err(KernelError::Timeout(format!(
-            "no DHCP server answered on link {:?} in {:.1} s",
+            "no DHCP server answered on link {:?} in {:.1} s: there is none on the network that it leads to, or none that has an address for it",
             self.name,
             start.elapsed().as_secs_f32()
         )))

@@ -3,7 +3,7 @@
 
 mod given;
 mod native;
-mod renewed;
+pub(crate) mod renewed;
 
 use crate::common::{Bench, apply};
 use sandwire_harness::Node;
@@ -82,7 +82,7 @@ fn bare() -> Value {
 }
 
 /// A policy whose calls may take so long.
-fn deadline(bench: &mut Bench, ms: u32) {
+pub(crate) fn deadline(bench: &mut Bench, ms: u32) {
     let policy = String::from_utf8(bench.node.read("/etc/sandwire/policy.toml").unwrap().unwrap()).unwrap();
     let other = policy.replace("deadline_ms = 30000", &format!("deadline_ms = {ms}"));
     assert_ne!(policy, other);

@@ -36,7 +36,7 @@ fn older(value: &mut Value, seconds: u64) -> usize {
 }
 
 /// What `sandwirectl repair` says.
-pub(super) fn repair(node: &Node, args: &[&str]) -> Vec<Value> {
+pub(crate) fn repair(node: &Node, args: &[&str]) -> Vec<Value> {
     let text = ctl_status(node, &[&["repair", "--json"], args].concat()).1;
     // Warnings may follow.
     let first = serde_json::Deserializer::from_str(&text).into_iter().next();

@@ -189,11 +189,8 @@ fn gateways_for_the_node() {
 
 /// What `sandwirectl repair` says of the one lease: its kind, its remedy and its text.
 fn repair(node: &Node) -> [String; 3] {
-    let text = ctl_status(node, &["repair", "--json"]).1;
-    let first = serde_json::Deserializer::from_str(&text).into_iter::<Value>().next();
-    let found = first.and_then(Result::ok).unwrap_or_else(|| panic!("{text}"));
-    let finding = |key: &str| found[0][key].as_str().unwrap_or_else(|| panic!("{text}")).to_owned();
-    ["kind", "remedy", "text"].map(finding)
+    let found = crate::dhcp::renewed::repair(node, &[]);
+    ["kind", "remedy", "text"].map(|key| found[0][key].as_str().unwrap_or_else(|| panic!("{found:?}")).to_owned())
 }
 
 /// What is answered in place of the good answer, or beside it.

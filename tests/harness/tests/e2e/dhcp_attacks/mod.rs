@@ -4,8 +4,7 @@
 mod answers;
 mod ends;
 
-use crate::common::{Bench, apply};
-use crate::ctl::ctl_status;
+use crate::common::Bench;
 use sandwire_harness::{Node, Outcome, Place, Verb};
 use serde_json::{Value, json};
 use std::io::ErrorKind;
@@ -283,11 +282,7 @@ fn bench() -> Bench {
 /// A node whose calls have so many milliseconds.
 fn bench_of(deadline: u32) -> Bench {
     let mut bench = Bench::new(BRIDGED);
-    let policy = String::from_utf8(bench.node.read("/etc/sandwire/policy.toml").unwrap().unwrap()).unwrap();
-    let other = policy.replace("deadline_ms = 30000", &format!("deadline_ms = {deadline}"));
-    assert_ne!(policy, other);
-    apply(&bench.node, &other);
-    bench.before = bench.node.snapshot().unwrap();
+    crate::dhcp::deadline(&mut bench, deadline);
     bench
 }
 
