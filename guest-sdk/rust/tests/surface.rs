@@ -49,6 +49,7 @@ fn the_template_imports_what_it_calls_and_exports_what_it_has() {
                 "delegate",
                 "host-netns",
                 "links",
+                "log",
                 "namespaces",
                 "routes",
                 "types",

@@ -26,6 +26,8 @@ struct Patch;
 sandwire_plugin::export!(Patch: check, status);
 
 impl Plugin for Patch {
+    const SAYS_PANICS: bool = true;
+
     fn add(call: &Call) -> Result<CniResult, Failure> {
         let config = Config::of(call.config_text())?;
         let (node, container) = (host::netns(), host::require_container()?);

@@ -14,6 +14,7 @@ use serde_json::Value;
 pub(crate) const ACTS: &[(&str, Act)] = &[
     ("unreachable", unreachable),
     ("panic", panic),
+    ("panic-said", panic_said),
     ("out-of-bounds", out_of_bounds),
     ("garbage-result", garbage_result),
     ("wrong-result", wrong_result),
@@ -36,6 +37,11 @@ fn unreachable(_: &Value) -> Result<String, Failure> {
 #[allow(clippy::panic, reason = "a panic is the act")]
 fn panic(_: &Value) -> Result<String, Failure> {
     panic!("on purpose")
+}
+
+fn panic_said(config: &Value) -> Result<String, Failure> {
+    sandwire_plugin::glue::say_panics();
+    panic(config)
 }
 
 fn out_of_bounds(_: &Value) -> Result<String, Failure> {

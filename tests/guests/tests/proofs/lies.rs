@@ -14,6 +14,18 @@ fn crashes() {
     }
 }
 
+/// What the Rust SDK writes for a plugin that has `SAYS_PANICS`; what has a hook is no less of a crash.
+#[test]
+fn crashes_that_say_where() {
+    let bench = Bench::new("hostile", "", "").unwrap();
+    let outcome = bench.act("panic-said", &json!({})).unwrap();
+    outcome.error_with(114, "\"hostile\" crashed").unwrap();
+    for part in ["critical: plugin=hostile ", " panic: panicked at ", "src/lies.rs:", " on purpose"] {
+        assert!(outcome.stderr.contains(part), "{part:?} is not in {:?}", outcome.stderr);
+    }
+    bench.unchanged().unwrap();
+}
+
 #[test]
 fn handles_that_were_never_given() {
     let bench = Bench::new("hostile", "", "").unwrap();

@@ -1,10 +1,9 @@
 //! A client's conversations with DHCP servers (RFC 2131).
 
-#![allow(unsafe_code)]
-
 mod filter;
 mod frame;
 mod message;
+mod packets;
 
 use super::create::random;
 use super::socket::{Refusal, describe};
@@ -13,9 +12,10 @@ use super::{LinuxKernel, links};
 use crate::{DhcpAsk, DhcpLease, DhcpRequest, KernelError, LinkId, LinkInfo, Mac, Netns, Outcome, boot_time};
 use message::{Answer, Kind, Said, code};
 use nix::errno::Errno;
+use packets::PacketSocket;
 use std::borrow::Cow;
 use std::net::Ipv4Addr;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 /// Between a message and its repetition. RFC 2131 (section 4.1) has 4 s and more, for whole buildings that get their current back; a
@@ -31,20 +31,15 @@ const EVERYBODY: Mac = Mac([0xff; 6]);
 #[derive(Debug)]
 pub(super) enum Packets {
     /// Of the container's namespace, not bound yet; and when which conversation began.
-    Ready(OwnedFd, Option<(u32, Instant)>),
+    Ready(PacketSocket, Option<(u32, Instant)>),
     /// There is none, and why.
     Missing(Cow<'static, str>),
 }
 
 impl Packets {
-    /// In the namespace that this thread is in, for CAP_NET_RAW. Without a protocol it hears nothing until it is bound
-    /// (`packet_create`).
+    /// In the namespace that this thread is in, for CAP_NET_RAW.
     pub(super) fn open() -> Self {
-        // SAFETY: takes numbers; the descriptor is new and nobody else's.
-        let fd = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
-        // SAFETY: as above.
-        let socket = Errno::result(fd).map(|fd| unsafe { OwnedFd::from_raw_fd(fd) });
-        match socket.and_then(|socket| filter::attach(&socket).map(|()| socket)) {
+        match PacketSocket::open() {
             Ok(socket) => Self::Ready(socket, None),
             Err(errno) => Self::Missing(
                 format!(
@@ -188,7 +183,7 @@ fn lease(ask: &DhcpAsk, server: Ipv4Addr, answer: &Answer, via: Mac, from: Optio
 
 /// One conversation.
 struct Talk<'a> {
-    socket: &'a OwnedFd,
+    socket: &'a PacketSocket,
     interrupted: fn() -> bool,
     since: Instant,
     index: i32,
@@ -226,7 +221,7 @@ impl<'a> Talk<'a> {
             needs_broadcast: info.kind == "ipvlan",
             xid: random(),
         };
-        talk.bind()?;
+        socket.bind(talk.index).map_err(|errno| talk.failed("listen", errno))?;
         Ok(talk)
     }
 
@@ -237,27 +232,6 @@ impl<'a> Talk<'a> {
         Said { kind, xid, mac, largest, broadcast: false, has: Ipv4Addr::UNSPECIFIED, wants: None, server: None, ask }
     }
 
-    fn at(&self, mac: Mac) -> libc::sockaddr_ll {
-        let [a, b, c, d, e, f] = mac.0;
-        libc::sockaddr_ll {
-            sll_family: libc::AF_PACKET as u16,
-            sll_protocol: (libc::ETH_P_IP as u16).to_be(),
-            sll_ifindex: self.index,
-            sll_hatype: 0,
-            sll_pkttype: 0,
-            sll_halen: 6,
-            sll_addr: [a, b, c, d, e, f, 0, 0],
-        }
-    }
-
-    /// From here on it hears the link.
-    fn bind(&self) -> Outcome<()> {
-        let here = self.at(EVERYBODY);
-        // SAFETY: the kernel reads a sockaddr_ll of the length that is said.
-        let bound = unsafe { libc::bind(self.socket.as_raw_fd(), (&raw const here).cast(), length_of(&here)) };
-        Errno::result(bound).map(drop).map_err(|errno| self.failed("listen", errno))
-    }
-
     fn failed(&self, what: &str, errno: Errno) -> KernelError {
         Refusal::new(errno).into_error(format!("could not {what} for DHCP on link {:?}", self.name))
     }
@@ -266,19 +240,7 @@ impl<'a> Talk<'a> {
         let seconds = u16::try_from(self.since.elapsed().as_secs()).unwrap_or(u16::MAX);
         let packet = frame::packet(said.has, to, &said.bytes(seconds)).filter(|packet| packet.len() <= self.mtu);
         let packet = packet.ok_or(Errno::EMSGSIZE)?;
-        let there = self.at(mac);
-        // SAFETY: the kernel reads the packet and a sockaddr_ll, each of the length that is said.
-        let sent = unsafe {
-            libc::sendto(
-                self.socket.as_raw_fd(),
-                packet.as_ptr().cast(),
-                packet.len(),
-                libc::MSG_DONTWAIT,
-                (&raw const there).cast(),
-                length_of(&there),
-            )
-        };
-        Errno::result(sent).map(drop)
+        self.socket.send(self.index, mac, &packet)
     }
 
     /// Says something to one of these after the other, again and again, until `hear` makes something of an answer.
@@ -334,32 +296,13 @@ impl<'a> Talk<'a> {
 
     /// One packet; none if it is nobody's answer.
     fn receive(&self) -> Outcome<Option<(Answer, Mac)>> {
-        let mut packet = [0_u8; PACKET_BYTES];
-        let mut from = self.at(EVERYBODY);
-        let mut length = length_of(&from);
-        // SAFETY: the kernel writes at most as many bytes as `packet` has, an address of at most `length` bytes, and its length.
-        let received = unsafe {
-            libc::recvfrom(
-                self.socket.as_raw_fd(),
-                packet.as_mut_ptr().cast(),
-                packet.len(),
-                libc::MSG_DONTWAIT,
-                (&raw mut from).cast(),
-                &raw mut length,
-            )
-        };
-        let received = match Errno::result(received) {
-            Ok(bytes) => usize::try_from(bytes).unwrap_or(0),
+        let mut room = [0_u8; PACKET_BYTES];
+        let (packet, via) = match self.socket.receive(&mut room) {
+            Ok(received) => received,
             // The link went down, or somebody took the packet.
             Err(Errno::EAGAIN | Errno::EINTR | Errno::ENETDOWN) => return Ok(None),
             Err(errno) => return Err(self.failed("listen", errno)),
         };
-        let [a, b, c, d, e, f, ..] = from.sll_addr;
-        let answer = packet.get(..received).and_then(frame::message).and_then(Answer::parse);
-        Ok(answer.map(|answer| (answer, Mac([a, b, c, d, e, f]))))
+        Ok(frame::message(packet).and_then(Answer::parse).map(|answer| (answer, via)))
     }
-}
-
-fn length_of(address: &libc::sockaddr_ll) -> libc::socklen_t {
-    size_of_val(address) as libc::socklen_t
 }
