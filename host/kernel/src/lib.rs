@@ -170,9 +170,9 @@ pub trait Kernel {
 
     // ---- firewall: nftables in tables of ours
 
-    /// Makes the rules under (owner, label) exactly `rules`, in one transaction. The answer: whether there is
-    /// anything to take back.
-    fn apply_rules(&mut self, netns: Netns, owner: &RuleOwner, label: &str, rules: &[Rule]) -> Outcome<()>;
+    /// Makes the rules under (owner, label) exactly `rules`, in one transaction. The answer: whether an address or a port was taken
+    /// from another owner for it.
+    fn apply_rules(&mut self, netns: Netns, owner: &RuleOwner, label: &str, rules: &[Rule]) -> Outcome<bool>;
     /// Whether there can be rules like these, which nobody gets: `Unsupported` when this release or this kernel has not what
     /// they need.
     fn check_rules(&mut self, netns: Netns, rules: &[Rule]) -> Outcome<()>;

@@ -7,6 +7,7 @@
 //! which says why it can't.
 
 use crate::deadline::Deadline;
+use crate::published;
 use crate::session::Session;
 use crate::stores;
 use crate::undo::{self, Fate};
@@ -16,6 +17,7 @@ use sandwire_kernel::{LinkId, Netns};
 use sandwire_policy::{Grant, paths};
 use sandwire_state::journal::{Attachment, Entry, NetworkLock, Side, Summary, Undo};
 use sandwire_state::{Owner, leases};
+use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -30,7 +32,8 @@ pub(crate) fn collect(mut session: Box<Session>, grant: &Grant, call: &Invocatio
         .valid_attachments()?
         .map(|list| list.into_iter().map(|a| Owner::new(a.container_id, a.ifname)).collect());
     let network = call.config.name.clone();
-    let lock = NetworkLock::take(Path::new(paths::JOURNAL), &network).map_err(|e| busy(&session.deadline, &e))?;
+    let lock =
+        NetworkLock::take(Path::new(paths::JOURNAL), &network).map_err(|e| busy(&session.deadline, "network", &e))?;
     let mut failures = Failures::default();
     let known: Option<HashSet<&Owner>> = valid.as_ref().map(|valid| valid.iter().collect());
     let is_stale = |summary: &Summary| known.as_ref().is_some_and(|known| !known.contains(&summary.attachment.owner()));
@@ -277,7 +280,13 @@ fn remove_rules(session: &mut Session, network: &str, valid: &[(String, String)]
     }
     let Some(kernel) = session.kernel_if_open() else { return };
     match kernel.retain_rules(Netns::Host, network, valid) {
-        Ok(()) => note_undone(stale, has_rules),
+        Ok(()) => {
+            let open = stale.iter().flat_map(Stale::open);
+            let free: Vec<Value> = open.filter_map(|entry| published::taken(&entry.undo).cloned()).collect();
+            note_undone(stale, has_rules);
+            let going: Vec<Attachment> = stale.iter().map(|one| one.attachment.clone()).collect();
+            published::give_back(session, &free, &going);
+        }
         Err(error) => crate::log::note("warn", &format!("GC goes on with rules one by one: {error}")),
     }
 }

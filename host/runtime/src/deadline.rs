@@ -6,8 +6,8 @@
 
 use crate::refusal::{Answer, Refusal};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 use wasmtime::Engine;
 
@@ -19,6 +19,9 @@ const GRACE: Duration = Duration::from_secs(10);
 
 /// Ticks of the timer since it was last armed.
 static TICKS: AtomicI32 = AtomicI32::new(0);
+
+/// What a host function waited for when the time was over: the guest is ended by then, and can't tell.
+static WAITED: Mutex<Option<String>> = Mutex::new(None);
 
 /// Milliseconds between ticks.
 const TICK: i32 = 100;
@@ -135,6 +138,16 @@ impl Deadline {
     /// Whether a blocked operation should give up.
     pub(crate) fn interrupted() -> bool {
         SIGNAL.load(Ordering::SeqCst) != 0
+    }
+
+    /// Keeps the text of a wait that the deadline ended.
+    pub(crate) fn waited_for(text: &str) {
+        *WAITED.lock().unwrap_or_else(PoisonError::into_inner) = Some(text.to_owned());
+    }
+
+    /// The text of the last one.
+    pub(crate) fn waited() -> Option<String> {
+        WAITED.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Why the call has to end, for people.

@@ -1,6 +1,7 @@
 //! One component for one call: its limits, its store, its exports.
 
 use crate::bindings::types;
+use crate::deadline::Deadline;
 use crate::imports;
 use crate::session::Session;
 use sandwire_cni::{Command, Error, code};
@@ -219,22 +220,31 @@ fn finish<R>(mut guest: Guest, outcome: Outcome<R>) -> (Box<Session>, Result<Opt
     (session, result)
 }
 
+/// What mmap(2) refused, under RLIMIT_AS or on a machine without memory: no fault of the component.
+pub(crate) fn no_memory(plugin: &str, text: &str) -> Option<Error> {
+    let errno = format!("(os error {})", libc::ENOMEM);
+    (text.contains("mmap failed") || text.contains(&errno)).then(|| Error {
+        code: code::LIMIT,
+        msg: format!("there is too little memory for plugin {plugin:?}"),
+        details: format!(
+            "{text}; a plugin reserves 64 MiB of addresses and uses few of them: raise the limit of what calls it (RLIMIT_AS: ulimit -v, or LimitAS= of the runtime's unit), or free memory"
+        ),
+    })
+}
+
 /// What a trap means to an operator.
 fn trapped(plugin: &str, session: &Session, trap: &wasmtime::Error) -> Error {
     if let Some(reason) = session.deadline.reason() {
-        return Error {
-            code: code::DEADLINE,
-            msg: format!("plugin {plugin:?} {reason}"),
-            details: match session.subject.verb {
-                Command::Add => "everything it had done is being undone; the limit is deadline_ms in its policy",
-                // Repeated, not undone.
-                Command::Del | Command::Gc => {
-                    "what is left to do is in the journal, for the next call; the limit is deadline_ms in its policy"
-                }
-                _ => "the limit is deadline_ms in its policy",
+        let waited = Deadline::waited().map(|what| format!("{what}; ")).unwrap_or_default();
+        let then = match session.subject.verb {
+            Command::Add => "everything it had done is being undone; the limit is deadline_ms in its policy",
+            // Repeated, not undone.
+            Command::Del | Command::Gc => {
+                "what is left to do is in the journal, for the next call; the limit is deadline_ms in its policy"
             }
-            .into(),
+            _ => "the limit is deadline_ms in its policy",
         };
+        return Error { code: code::DEADLINE, msg: format!("plugin {plugin:?} {reason}"), details: waited + then };
     }
     let text = format!("{trap:#}");
     // wasmtime has no type for these: the limiter's and the fuel's texts are all there is.
@@ -243,6 +253,9 @@ fn trapped(plugin: &str, session: &Session, trap: &wasmtime::Error) -> Error {
             .iter()
             .any(|part| text.contains(part))
             || trap.downcast_ref::<wasmtime::component::ResourceTableError>().is_some();
+    if let Some(error) = no_memory(plugin, &text) {
+        return error;
+    }
     if limit {
         return Error {
             code: code::LIMIT,

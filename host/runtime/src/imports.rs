@@ -75,6 +75,11 @@ pub fn reaches_network(grant: Option<&Grant>) -> bool {
     grant.imports.contains("delegate") || NETWORK.iter().any(|name| grant.imports.contains(*name))
 }
 
+/// Whether a call needs its container's namespace: the plugin asks for it, or a delegate may.
+pub(crate) fn needs_container(grant: &Grant) -> bool {
+    ["container-netns", "delegate"].iter().any(|name| grant.imports.contains(*name))
+}
+
 /// Whether a grant reaches into a network namespace itself.
 pub(crate) fn imports_namespace(grant: &Grant) -> bool {
     NAMESPACES.iter().any(|name| grant.imports.contains(*name))

@@ -4,10 +4,12 @@
 //! plugin's grant is read, namespaces are opened, privilege is dropped, the component is mapped and called, what it did
 //! is committed or undone.
 
+pub mod answer;
 pub mod confine;
 pub mod engine;
 pub mod imports;
 pub mod repair;
+pub mod room;
 pub mod stores;
 pub mod verbs;
 
@@ -23,6 +25,7 @@ mod host_end;
 mod log;
 mod native;
 mod privilege;
+mod published;
 mod refusal;
 mod session;
 mod store;

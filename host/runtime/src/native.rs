@@ -13,6 +13,7 @@ use sandwire_policy::{Grant, matches_any};
 use sandwire_state::journal::{Entry, Undo};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
@@ -22,6 +23,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
+
+/// What a native plugin's environment has of the call that it is in, for a program of ours that it calls in turn.
+pub(crate) const WITHIN: &str = "SANDWIRE_WITHIN";
+
+/// An interface of a container in one word.
+pub(crate) fn name_of(container_id: &str, ifname: &str) -> String {
+    format!("{container_id}/{ifname}")
+}
 
 #[derive(Serialize, Deserialize)]
 struct Order {
@@ -65,15 +74,33 @@ pub(crate) fn find(plugin: &str, path: &[PathBuf]) -> Result<Found, Error> {
         if !meta.is_file() {
             continue;
         }
-        return Ok(if is_this_program(&meta) { Found::Ours } else { Found::Native(file) });
+        return Ok(if is_this_program(&file, &meta) { Found::Ours } else { Found::Native(file) });
     }
     Err(missing())
 }
 
-fn is_this_program(meta: &std::fs::Metadata) -> bool {
-    static OWN: OnceLock<Option<(u64, u64)>> = OnceLock::new();
-    let identity = |meta: &std::fs::Metadata| (meta.dev(), meta.ino());
-    *OWN.get_or_init(|| std::fs::metadata("/proc/self/exe").ok().map(|own| identity(&own))) == Some(identity(meta))
+/// Whether a file is the program that runs, or a copy of it: who copies a directory of links copies what they lead to.
+fn is_this_program(file: &Path, meta: &std::fs::Metadata) -> bool {
+    const SELF: &str = "/proc/self/exe";
+    type Identity = (u64, u64, u64);
+    static OWN: OnceLock<Option<Identity>> = OnceLock::new();
+    let identity = |meta: &std::fs::Metadata| -> Identity { (meta.dev(), meta.ino(), meta.len()) };
+    let Some(own) = *OWN.get_or_init(|| std::fs::metadata(SELF).ok().map(|own| identity(&own))) else { return false };
+    let (.., length) = own;
+    own == identity(meta) || (length == meta.len() && is_alike(file, Path::new(SELF)).unwrap_or(false))
+}
+
+fn is_alike(one: &Path, other: &Path) -> std::io::Result<bool> {
+    let (mut one, mut other) = (BufReader::new(File::open(one)?), BufReader::new(File::open(other)?));
+    loop {
+        let (a, b) = (one.fill_buf()?, other.fill_buf()?);
+        let length = a.len().min(b.len());
+        if length == 0 || a.get(..length) != b.get(..length) {
+            return Ok(a.is_empty() && b.is_empty());
+        }
+        one.consume(length);
+        other.consume(length);
+    }
 }
 
 /// What one call may have executed.
@@ -300,6 +327,7 @@ fn run_once(file: &Path, order: &Order, environment: &[(String, String)]) -> std
         .envs(container)
         .env("CNI_COMMAND", &order.verb)
         .env("CNI_IFNAME", &order.ifname)
+        .env(WITHIN, name_of(&order.container_id, &order.ifname))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::inherit())

@@ -28,7 +28,16 @@ pub(crate) fn drop_to(needs_network: bool, needed: &[(PathBuf, AccessFlags)]) ->
         keep.insert(Capability::CAP_NET_ADMIN);
     }
     caps::clear(None, CapSet::Inheritable).map_err(|e| failed("capset", e.to_string()))?;
-    caps::set(None, CapSet::Effective, &keep).map_err(|e| failed("capset", e.to_string()))?;
+    caps::set(None, CapSet::Effective, &keep).map_err(|e| {
+        let has = |capability: &&Capability| caps::has_cap(None, CapSet::Permitted, **capability).unwrap_or(true);
+        match keep.iter().find(|capability| !has(capability)) {
+            Some(missing) => failed(
+                &format!("it was started without {missing}"),
+                "what calls CNI plugins has to be root with CAP_NET_ADMIN and CAP_SYS_ADMIN: look at CapabilityBoundingSet= of the runtime's unit, or at the container that it runs in".into(),
+            ),
+            None => failed("capset", e.to_string()),
+        }
+    })?;
     let is_refused = |(path, access): &(PathBuf, AccessFlags)| {
         faccessat(AT_FDCWD, path.as_path(), *access, AtFlags::AT_EACCESS) == Err(Errno::EACCES)
     };

@@ -2,6 +2,7 @@
 //! call ends (a trap: a broken handle, a host fault).
 
 use crate::bindings::types;
+use crate::deadline::Deadline;
 use sandwire_kernel::KernelError;
 use sandwire_state::StateError;
 
@@ -110,7 +111,10 @@ impl From<StateError> for Refusal {
             StateError::Exists(t) => E::Exists(t),
             StateError::Conflict(t) => E::Conflict(t),
             StateError::Invalid(t) => E::Invalid(t),
-            StateError::Busy(t) => E::Busy(t),
+            StateError::Busy(t) => {
+                Deadline::waited_for(&t);
+                E::Busy(t)
+            }
             StateError::Exhausted(t) => E::Exhausted(t),
             StateError::Other(t) => E::Other(t),
         })

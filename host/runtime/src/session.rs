@@ -406,6 +406,12 @@ impl Session {
         Ok(())
     }
 
+    /// What `part` finds in the journal's undos.
+    pub(crate) fn entries_of<T>(&self, part: impl Fn(&Undo) -> Option<T>) -> Vec<T> {
+        let journal = self.journal.iter();
+        journal.flat_map(Journal::pending).filter_map(|entry| part(&entry.undo)).collect()
+    }
+
     /// Whether the journal has operations of this plugin: an ADD of ours made the attachment.
     pub(crate) fn has_entries(&self, plugin: &str) -> bool {
         self.any_entry(|entry| entry.plugin.rsplit('/').next() == Some(plugin))

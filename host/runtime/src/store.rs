@@ -4,6 +4,7 @@
 //! executable: root's, not writable by others, opened once, checked on the open file, and mapped through that file.
 #![allow(unsafe_code)]
 
+use crate::guest::no_memory;
 use nix::fcntl::{OFlag, open, openat};
 use nix::sys::stat::{Mode, SFlag, fstat};
 use sandwire_cni::{Error, code};
@@ -28,18 +29,38 @@ fn error(code: u32, msg: String, details: impl Into<String>) -> Error {
     Error { code, msg, details: details.into() }
 }
 
-/// Checks that only root could have written what is behind an open file.
-fn trusted(file: &OwnedFd, kind: SFlag, what: &str) -> Result<nix::sys::stat::FileStat, Error> {
+/// Whether users are others than the node's (user_namespaces(7)).
+fn is_in_user_namespace() -> bool {
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    !map.is_empty() && !map.split_whitespace().eq(["0", "0", "4294967295"])
+}
+
+/// Checks that only root could have written what is behind an open file, of this name in the generation. How many names it has
+/// says nothing: backups are made of links.
+fn trusted(file: &OwnedFd, kind: SFlag, what: &str, name: &str) -> Result<(), Error> {
     let stat = fstat(file).map_err(|e| error(code::IO, format!("could not look at {what}"), e.desc()))?;
     let refuse = |why: String| {
         Err(error(
             code::COMPONENT_UNTRUSTED,
             format!("{what} can't be trusted: {why}"),
-            "whoever can write it can run any code as root; find out who changed it, make it root's alone (chown root:root, chmod go-w), then run: sandwirectl apply",
+            format!(
+                "whoever can write {}/{name} can run any code as root; find out who changed it, make it root's alone (chown root:root, chmod go-w), then run: sandwirectl apply",
+                paths::ACTIVE
+            ),
         ))
     };
     if stat.st_mode & SFlag::S_IFMT.bits() != kind.bits() {
         return refuse("it is not of the right kind (a link or special file is in its place)".into());
+    }
+    if stat.st_uid != 0 && is_in_user_namespace() {
+        return Err(error(
+            code::COMPONENT_UNTRUSTED,
+            format!(
+                "{what} can't be trusted: sandwire runs in a user namespace, in which the node's root is user {}",
+                stat.st_uid
+            ),
+            "rootless containers (podman, nerdctl) are not supported: give them the reference plugins, in a directory of their own",
+        ));
     }
     if stat.st_uid != 0 {
         return refuse(format!("it belongs to user {}, not to root", stat.st_uid));
@@ -47,7 +68,7 @@ fn trusted(file: &OwnedFd, kind: SFlag, what: &str) -> Result<nix::sys::stat::Fi
     if stat.st_mode & 0o022 != 0 {
         return refuse(format!("its mode {:04o} lets others write it", stat.st_mode & 0o7777));
     }
-    Ok(stat)
+    Ok(())
 }
 
 impl Generation {
@@ -64,7 +85,7 @@ impl Generation {
                 format!("{}; run: sandwirectl install", e.desc()),
             )
         })?;
-        trusted(&directory, SFlag::S_IFDIR, "the directory of compiled components")?;
+        trusted(&directory, SFlag::S_IFDIR, "the directory of compiled components", "")?;
         Ok(Self { directory: Ok(Arc::new(directory)), kept: Arc::default() })
     }
 
@@ -122,7 +143,7 @@ impl Generation {
             Err(nix::errno::Errno::ENOENT) => return Ok(None),
             Err(e) => return Err(error(code::COMPONENT_UNTRUSTED, format!("could not open {what}"), e.desc())),
         };
-        trusted(&file, SFlag::S_IFREG, &what)?;
+        trusted(&file, SFlag::S_IFREG, &what, &format!("{plugin}.json"))?;
         let mut text = String::new();
         std::fs::File::from(file)
             .read_to_string(&mut text)
@@ -157,14 +178,7 @@ impl Generation {
                 format!("{}: {}; run: sandwirectl apply", grant.compiled, e.desc()),
             )
         })?;
-        let stat = trusted(&file, SFlag::S_IFREG, &what)?;
-        if stat.st_nlink != 1 {
-            return Err(error(
-                code::COMPONENT_UNTRUSTED,
-                format!("{what} can't be trusted: it has {} names", stat.st_nlink),
-                "run: sandwirectl apply",
-            ));
-        }
+        trusted(&file, SFlag::S_IFREG, &what, &grant.compiled)?;
         if grant.wasmtime != crate::engine::WASMTIME_VERSION {
             return Err(error(
                 code::COMPONENT_STALE,
@@ -181,11 +195,14 @@ impl Generation {
         // writable by anyone else, checked on this very descriptor; `sandwirectl apply` writes such files once, complete,
         // under a name that is never written again.
         unsafe { Component::deserialize_file(engine, &path) }.map_err(|e| {
-            error(
-                code::COMPONENT_STALE,
-                format!("{what} does not fit this sandwire"),
-                format!("{e:#} (it is damaged, or was compiled by another release); run: sandwirectl apply"),
-            )
+            let text = format!("{e:#}");
+            no_memory(&grant.plugin, &text).unwrap_or_else(|| {
+                error(
+                    code::COMPONENT_STALE,
+                    format!("{what} does not fit this sandwire"),
+                    format!("{text} (it is damaged, or was compiled by another release); run: sandwirectl apply"),
+                )
+            })
         })
     }
 }

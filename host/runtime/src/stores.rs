@@ -14,7 +14,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 /// The directory of every network that has leases: in the usual place, and where a `dataDir` has put them as far as the
-/// index or the journal knows of it. Sorted.
+/// index knows of it; and those that the journal knows of, which may be gone though their addresses are in use. Sorted.
 ///
 /// # Errors
 /// When one of these can't be read.
@@ -33,12 +33,12 @@ pub fn directories() -> Outcome<Vec<PathBuf>> {
         Err(error) if error.kind() == ErrorKind::NotFound => {}
         Err(error) => return Err(failed(error)),
     }
+    found.retain(|directory| directory.is_dir());
     for entry in journal::list(Path::new(paths::JOURNAL), None)?.into_iter().flat_map(|summary| summary.pending) {
         if let Undo::ReleaseLease { directory, .. } = entry.undo {
             found.insert(directory);
         }
     }
-    found.retain(|directory| directory.is_dir());
     Ok(found.into_iter().collect())
 }
 

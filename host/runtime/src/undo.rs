@@ -2,6 +2,7 @@
 
 use crate::endpoint::{self, Fault};
 use crate::host_end;
+use crate::published;
 use crate::refusal::Refusal;
 use crate::session::{Session, dhcp, netns, taking};
 use sandwire_cni::Command;
@@ -34,6 +35,7 @@ pub(crate) fn sweep(session: &mut Session, which: impl Fn(&Entry) -> bool) -> Ve
     entries.reverse();
     let unfinished = journal.uncommitted().into_iter().map(|entry| entry.id).collect::<Vec<_>>();
     let mut left = Vec::new();
+    let mut free = Vec::new();
     for entry in entries {
         let plugin = entry.plugin.rsplit('/').next().unwrap_or_default();
         let fate = match &entry.undo {
@@ -54,7 +56,10 @@ pub(crate) fn sweep(session: &mut Session, which: impl Fn(&Entry) -> bool) -> Ve
         };
         let Some(journal) = session.journal() else { break };
         let noted = match &fate {
-            Fate::Undone => journal.undone(entry.id),
+            Fate::Undone => {
+                free.extend(published::taken(&entry.undo).cloned());
+                journal.undone(entry.id)
+            }
             Fate::Later(_) | Fate::AgentDown(_) | Fate::Failed(_) => journal.failed(entry.id),
         };
         if let Err(error) = noted {
@@ -64,6 +69,7 @@ pub(crate) fn sweep(session: &mut Session, which: impl Fn(&Entry) -> bool) -> Ve
             left.push(fate);
         }
     }
+    published::give_back(session, &free, &[]);
     left
 }
 
@@ -130,7 +136,7 @@ fn rules_as_before(session: &mut Session, entry: &Entry) -> Fate {
         let pending = journal.pending();
         let earlier = pending.into_iter().filter(|other| other.id < entry.id && other.state == State::Done);
         let mut same = earlier.filter_map(|other| match &other.undo {
-            Undo::ClearRules { side: s, plugin: p, label: l, rules } if (s, p, l) == (side, plugin, label) => {
+            Undo::ClearRules { side: s, plugin: p, label: l, rules, .. } if (s, p, l) == (side, plugin, label) => {
                 Some(rules)
             }
             _ => None,
@@ -154,7 +160,7 @@ fn rules_as_before(session: &mut Session, entry: &Entry) -> Fate {
             match kernel.apply_rules(at, &owner, label, &rules) {
                 // A kernel that can't have rules has none.
                 Err(KernelError::Unsupported(_)) if rules.is_empty() => Fate::Undone,
-                outcome => fate("removing firewall rules", outcome),
+                outcome => fate("removing firewall rules", outcome.map(drop)),
             }
         }
         Some(_) => Fate::Undone,
@@ -284,6 +290,11 @@ fn in_kernel(session: &mut Session, undo: &Undo) -> Fate {
         // What a namespace had that is gone is no business of the one at its path now, for which others may have set it.
         Undo::RestoreSysctl { netns: Some(then), .. } | Undo::RemovePolicyRule { netns: Some(then), .. }
             if kernel.identity(at).is_some_and(|now| now != *then) =>
+        {
+            Fate::Undone
+        }
+        Undo::RestoreSysctl { key, wrote: Some(wrote), .. }
+            if kernel.read_sysctl(at, key).is_ok_and(|present| present != *wrote) =>
         {
             Fate::Undone
         }
@@ -463,6 +474,7 @@ mod tests {
             plugin: plugin.into(),
             label: label.into(),
             rules: serde_json::Value::Null,
+            taken: false,
         };
         let call = |body: &str| Undo::Call {
             endpoint: "bagpipe".into(),

@@ -1,5 +1,6 @@
 //! ADD, DEL, CHECK and STATUS of one plugin, from the checked invocation to the text for stdout.
 
+use crate::answer;
 use crate::bindings::types;
 use crate::collect;
 use crate::confine::{self, Allowed};
@@ -7,18 +8,20 @@ use crate::deadline::Deadline;
 use crate::engine;
 use crate::guest;
 use crate::imports;
-use crate::native::{Found, NativeRunner, Orders, find};
+use crate::native::{self, Found, NativeRunner, Orders, find};
 use crate::privilege;
+use crate::room;
 use crate::session::{Given, Session, Subject};
 use crate::store::Generation;
 use crate::stores;
 use crate::undo::{self, Fate};
+use nix::errno::Errno;
 use sandwire_cni::{CniResult, Command, Error, Invocation, IpConfig, NetworkConfig, Version, code};
 use sandwire_kernel::linux::{LinuxKernel, Needs, OwnNetns, open_netns, open_own, same_netns};
 use sandwire_kernel::{Kernel, KernelError, Netns};
 use sandwire_policy::{Grant, Limits, entry, paths};
 use sandwire_state::journal::{self, Attachment, Entry, Journal};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -39,13 +42,16 @@ pub(crate) fn unknown_plugin(plugin: &str) -> Error {
     }
 }
 
-/// Runs one verb but VERSION; the text for stdout, empty but for ADD.
-///
-/// `environment` is what native delegates get.
+/// Runs one verb but VERSION. `environment` is what native delegates get, `stdout` what gets ADD's result.
 ///
 /// # Errors
 /// The CNI error object to print.
-pub fn run(call: &Invocation, plugin: &str, environment: &[(String, String)]) -> Result<String, Error> {
+pub fn run(
+    call: &Invocation,
+    plugin: &str,
+    environment: &[(String, String)],
+    stdout: BorrowedFd<'_>,
+) -> Result<(), Error> {
     let generation = Generation::active();
     let grant = match &generation {
         Ok(generation) => generation.grant(plugin).and_then(|found| found.ok_or_else(|| unknown_plugin(plugin))),
@@ -57,26 +63,45 @@ pub fn run(call: &Invocation, plugin: &str, environment: &[(String, String)]) ->
     {
         return Err(error.clone());
     }
+    if call.command == Command::Status {
+        can_be_kept(call.config.ipam_type.is_some())?;
+    }
     let limits = grant.as_ref().map(|grant| grant.limits.clone()).unwrap_or_default();
     let deadline = arm(&limits)?;
     let host = open_own().map_err(|e| Error::internal(e.to_string()))?;
-    let needs_network = imports::reaches_network(grant.as_ref().ok());
-    let container = container(call, &host, needs_network)?;
+    let needs_container = grant.as_ref().map_or(true, imports::needs_container);
+    let container = container(call, &host, needs_container)?;
     // Only DEL comes here without one.
     let generation = generation.unwrap_or_else(Generation::unusable);
     let namespaces = (host, container);
     let mut session = open(call, plugin, generation, grant.as_ref().ok(), deadline, namespaces, environment)?;
     if call.command == Command::Gc {
-        return collect::collect(session, &grant?, call).map(|()| String::new());
+        return collect::collect(session, &grant?, call);
     }
     if let Some(journal) = session.journal() {
         journal.begin(call.command.as_str(), plugin).map_err(|e| Error::internal(e.to_string()))?;
     }
     match call.command {
-        Command::Add => add(session, grant?, &call.config),
-        Command::Del => del(session, grant, &call.config).map(|()| String::new()),
-        _ => guest(session, grant?, call.command, &call.config).1,
+        Command::Add => add(session, grant?, &call.config, stdout),
+        Command::Del => del(session, grant, &call.config),
+        _ => guest(session, grant?, call.command, &call.config).1.map(drop),
     }
+}
+
+/// What an ADD writes down: some hundred bytes for each step, and files of a block each.
+const ROOM: (u64, u64) = (64 << 10, 4);
+
+/// STATUS: whether an ADD could write its journal, and its leases.
+fn can_be_kept(has_leases: bool) -> Result<(), Error> {
+    let leases = has_leases.then_some((paths::LEASES, "leases"));
+    for (path, what) in [(paths::JOURNAL, "the journal")].into_iter().chain(leases) {
+        room::look(Path::new(path), ROOM).map_err(|lack| Error {
+            code: code::NOT_AVAILABLE,
+            msg: format!("{what} can't be written to {path}: {lack}"),
+            details: lack.remedy(),
+        })?;
+    }
+    Ok(())
 }
 
 fn arm(limits: &Limits) -> Result<Deadline, Error> {
@@ -88,16 +113,16 @@ fn arm(limits: &Limits) -> Result<Deadline, Error> {
 }
 
 /// Opens the container's namespace, before anything is done. In DEL a namespace that is gone is no error
-/// (specification, section DEL), nor what is none for a plugin that reaches no network: host-local is also called by programs
+/// (specification, section DEL), nor what is none for a plugin that does not ask for it: host-local is also called by programs
 /// that have no container (CNI_NETNS=/dev/null), and the reference leaves it to each plugin (`ns.CheckNetNS`).
-fn container(call: &Invocation, host: &OwnNetns, needs_network: bool) -> Result<Option<OwnedFd>, Error> {
+fn container(call: &Invocation, host: &OwnNetns, needs_container: bool) -> Result<Option<OwnedFd>, Error> {
     if !matches!(call.command, Command::Add | Command::Del | Command::Check) {
         return Ok(None);
     }
     let Some(path) = &call.netns else { return Ok(None) };
     let fd = match open_netns(path) {
         Ok(fd) => fd,
-        Err(_) if call.command == Command::Del || !needs_network => return Ok(None),
+        Err(_) if call.command == Command::Del || !needs_container => return Ok(None),
         Err(error) => {
             return Err(Error {
                 code: code::INTERNAL,
@@ -130,7 +155,10 @@ fn open(
     };
     let needs_network = imports::reaches_network(grant);
     let journal = match call.command.has_attachment() {
-        true => Some(Journal::open(Path::new(paths::JOURNAL), &attachment).map_err(|e| busy(&deadline, &e))?),
+        true => {
+            let journals = journals(&attachment, environment);
+            Some(Journal::open(&journals, &attachment).map_err(|e| busy(&deadline, "attachment", &e))?)
+        }
         false => None,
     };
     let path: Vec<PathBuf> = call.path.iter().map(PathBuf::from).collect();
@@ -181,11 +209,20 @@ fn open(
     Ok(Box::new(Session::new(subject, prev_result, engine, generation, deadline, kernel, journal, native)))
 }
 
-pub(crate) fn busy(deadline: &Deadline, error: &sandwire_state::StateError) -> Error {
+/// Where a call's journal is. The call in which a native plugin is that called this process has the attachment's lock and journal,
+/// and in it that the native plugin's DEL is to be run: what is done here is undone by that.
+fn journals(attachment: &Attachment, environment: &[(String, String)]) -> PathBuf {
+    let name = native::name_of(&attachment.container_id, &attachment.ifname);
+    let within = environment.iter().any(|(key, value)| key == native::WITHIN && *value == name);
+    let all = PathBuf::from(paths::JOURNAL);
+    if within { all.join("within") } else { all }
+}
+
+pub(crate) fn busy(deadline: &Deadline, of: &str, error: &sandwire_state::StateError) -> Error {
     match deadline.reason() {
         Some(reason) => Error {
             code: code::TRY_AGAIN,
-            msg: format!("waiting for another call of this attachment: sandwire {reason}"),
+            msg: format!("waiting for another call of this {of}: sandwire {reason}"),
             details: error.to_string(),
         },
         None => Error { code: code::IO, msg: "could not open the journal".into(), details: error.to_string() },
@@ -213,7 +250,7 @@ fn orders(grant: &Grant, call: &Invocation, path: &[PathBuf], journal: Option<&J
     Ok(Orders::of(grant, call.command, containers, named, entries))
 }
 
-fn add(mut session: Box<Session>, grant: Grant, config: &NetworkConfig) -> Result<String, Error> {
+fn add(mut session: Box<Session>, grant: Grant, config: &NetworkConfig, stdout: BorrowedFd<'_>) -> Result<(), Error> {
     // What an earlier call left is taken back before anything new is made.
     report(&undo::sweep_left_over(&mut session, |_| true), "an earlier call that did not end");
 
@@ -251,17 +288,30 @@ fn add(mut session: Box<Session>, grant: Grant, config: &NetworkConfig) -> Resul
         if let Some(journal) = session.journal() {
             journal.commit(&facts).map_err(|e| Error::internal(format!("the journal could not be written: {e}")))?;
         }
-        Ok(text)
+        // Only now: who has a result has an attachment, also when the process is killed here. Whom none reaches takes the
+        // attachment for failed.
+        if !answer::is_taken(stdout) {
+            return Ok(Some(text));
+        }
+        answer::print(stdout, &text, Deadline::interrupted).map(|()| None).map_err(undelivered)
     });
-    if let Err(mut error) = finished {
-        session.deadline.begin_undo();
-        let left = undo::sweep(&mut session, |entry| entry.id > before);
-        forget_empty(&mut session);
-        explain(&mut error, &left);
-        return Err(error);
-    }
+    let late = match finished {
+        Ok(late) => late,
+        Err(mut error) => {
+            session.deadline.begin_undo();
+            let left = undo::sweep(&mut session, |entry| entry.id > before);
+            forget_empty(&mut session);
+            explain(&mut error, &left);
+            return Err(error);
+        }
+    };
     session.end();
-    finished
+    // Who reads no more must not keep the next call for this attachment, a DEL, waiting.
+    late.map_or(Ok(()), |text| answer::print(stdout, &text, || false).map_err(undelivered))
+}
+
+fn undelivered(errno: Errno) -> Error {
+    Error { code: code::IO, msg: "the result could not be written to stdout".into(), details: errno.desc().into() }
 }
 
 fn not_held(plugin: &str, ip: &IpConfig) -> Error {
@@ -334,9 +384,12 @@ pub(crate) fn of_plugin(entry: &Entry, top: &str) -> bool {
     entry.plugin.strip_prefix(top).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-/// After a failed DEL of the guest: leases are released by the host itself; an interface that is still in the container
-/// is something of ours.
+/// After a failed DEL of the guest: an interface that is still in the container is something of ours; when there is none, leases
+/// are released by the host itself. (As long as the container has the address nobody else may get it.)
 fn still_there(session: &mut Session, config: &NetworkConfig, ipam_was_known: bool) -> Option<String> {
+    if let Some(what) = still_inside(session) {
+        return Some(what);
+    }
     let attachment = session.subject.attachment.clone();
     if let Some(ipam) = config.ipam_type.as_deref() {
         // What it keeps is where only it can look. The sweep has run its DEL if our ADD had run its ADD.
@@ -351,15 +404,21 @@ fn still_there(session: &mut Session, config: &NetworkConfig, ipam_was_known: bo
             return Some(still);
         }
     }
+    None
+}
+
+/// What is in the container under the attachment's name.
+fn still_inside(session: &mut Session) -> Option<String> {
     // Another plugin of the chain made it (this one's own entries are swept by now): its DEL comes next.
     if session.has_links() {
         return None;
     }
+    let ifname = session.subject.attachment.ifname.clone();
     let kernel = session.kernel_if_open()?;
     if !kernel.has_container() {
         return None;
     }
-    match kernel.link_by_name(Netns::Container, &attachment.ifname) {
+    match kernel.link_by_name(Netns::Container, &ifname) {
         Err(KernelError::NotFound(_)) => None,
         Ok(info) if info.loopback => None,
         Ok(info) => Some(format!("interface {:?} in the container", info.name)),

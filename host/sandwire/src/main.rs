@@ -10,9 +10,10 @@ mod memory;
 #[cfg(all(target_arch = "x86_64", target_env = "musl"))]
 mod start;
 
-use nix::errno::Errno;
 use sandwire_cni::{Command, Environment, Error, Invocation, Version, code, version_answer};
+use sandwire_runtime::answer;
 use std::io::{Read, Write};
+use std::os::fd::AsFd;
 use std::process::ExitCode;
 
 #[global_allocator]
@@ -24,10 +25,7 @@ const LARGEST_STDIN: u64 = 8 << 20;
 fn main() -> ExitCode {
     crash::install();
     match std::panic::catch_unwind(serve) {
-        Ok(Ok(text)) => match print(&text) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(_) => ExitCode::FAILURE,
-        },
+        Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(error)) => refuse(&error),
         Err(_) => refuse(&Error {
             code: code::INTERNAL,
@@ -37,37 +35,29 @@ fn main() -> ExitCode {
     }
 }
 
-/// All in one write where the kernel takes it: std's stdout would write up to the last line break first.
 fn print(text: &str) -> nix::Result<()> {
-    let mut rest = text.as_bytes();
-    while !rest.is_empty() {
-        match nix::unistd::write(std::io::stdout(), rest) {
-            Ok(0) => return Err(Errno::EIO),
-            Ok(written) => rest = rest.get(written..).unwrap_or_default(),
-            Err(Errno::EINTR) => {}
-            Err(errno) => return Err(errno),
-        }
-    }
-    Ok(())
+    answer::print(std::io::stdout().as_fd(), text, || false)
 }
 
 fn refuse(error: &Error) -> ExitCode {
-    // Nobody reads stdout any more: the exit code is what is left to say.
-    let _ = print(&error.to_json());
+    if let Err(errno) = print(&error.to_json()) {
+        // The exit code is what is left to say to the runtime.
+        let _ = writeln!(std::io::stderr(), "sandwire: error: {error}; stdout can't be written: {}", errno.desc());
+    }
     ExitCode::FAILURE
 }
 
-/// The text for stdout.
-fn serve() -> Result<String, Error> {
+/// Does the call; stdout has its answer, if there is one.
+fn serve() -> Result<(), Error> {
     let variable = |name: &str| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned());
     let called_as = called_as();
     let Some(environment) = Environment::read(variable)? else {
         about(Version::spoken_by(&called_as));
-        return Ok(String::new());
+        return Ok(());
     };
     if environment.command == Command::Version {
         // VERSION may come with an environment of dummies: nothing but the name is looked at for it.
-        return Ok(version_answer(Version::spoken_by(&called_as)));
+        return print(&version_answer(Version::spoken_by(&called_as))).map_err(|e| Error::internal(e.desc()));
     }
     heap::prepare(environment.command);
     // Whatever the configuration says by now, its containers are deleted.
@@ -86,7 +76,7 @@ fn serve() -> Result<String, Error> {
     let variables: Vec<(String, String)> = std::env::vars_os()
         .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)))
         .collect();
-    sandwire_runtime::verbs::run(&call, &plugin, &variables)
+    sandwire_runtime::verbs::run(&call, &plugin, &variables, std::io::stdout().as_fd())
 }
 
 /// The base name that this program was executed by.

@@ -4,13 +4,14 @@ use crate::output::Output;
 use anyhow::Result;
 use nix::fcntl::OFlag;
 use sandwire_kernel::linux::LinuxKernel;
-use sandwire_kernel::{Kernel, LinkInfo, Netns, boot_time};
+use sandwire_kernel::{Kernel, KernelError, LinkInfo, Netns, boot_time};
 use sandwire_policy::paths;
 use sandwire_runtime::repair;
 use sandwire_state::journal::{self, Side, State, Summary, Undo};
 use serde::Serialize;
 use serde_json::Value;
 use std::fs::OpenOptions;
+use std::io::ErrorKind;
 use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
@@ -83,12 +84,17 @@ fn row(summary: &Summary, links: &[LinkInfo]) -> Row {
     let host_end = host_end(summary, &results, links);
     let bridge =
         host_end.and_then(|link| link.master).and_then(|master| links.iter().find(|link| link.id.index == master));
-    let now = netns.as_deref().and_then(|netns| addresses_now(netns, &attachment.ifname));
+    let wants_host_end = results.iter().any(|result| repair::host_interfaces(result).next().is_some());
+    // What has its name then is another's: a path may lead to the next container by now.
+    let is_cut = wants_host_end && host_end.is_none();
+    let now = match netns.as_deref() {
+        Some(netns) if !is_cut => Now::look(netns, &attachment.ifname),
+        _ => Now::Gone,
+    };
     let then = results.iter().flat_map(|result| result.get("ips")?.as_array()).flatten();
     let then = then.filter_map(|ip| Some(ip.get("address")?.as_str()?.to_owned()));
     let only_kept = !summary.pending.is_empty() && summary.pending.iter().all(|entry| entry.state == State::Failed);
     let lease = lease_seconds(summary);
-    let wants_host_end = results.iter().any(|result| has_host_interface(result));
     Row {
         network: attachment.network.clone(),
         container_id: attachment.container_id.clone(),
@@ -98,17 +104,22 @@ fn row(summary: &Summary, links: &[LinkInfo]) -> Row {
             // As `repair` has it: its call has ended.
             () if only_kept => "kept",
             () if summary.uncommitted > 0 => "unfinished",
-            () if now.is_none() || (wants_host_end && host_end.is_none()) => "gone",
+            () if now == Now::Gone => "gone",
+            () if now == Now::Hidden => "unknown",
             () if lease == Some(0) => "expired",
+            () if repair::unplugged(summary, links).is_some() => "no bridge",
             () => "attached",
         },
         lease_seconds: lease,
-        live: now.is_some(),
-        addresses: now.unwrap_or_else(|| {
-            let mut then: Vec<String> = then.collect();
-            then.dedup();
-            then
-        }),
+        live: matches!(now, Now::There(_)),
+        addresses: match now {
+            Now::There(addresses) => addresses,
+            Now::Gone | Now::Hidden => {
+                let mut then: Vec<String> = then.collect();
+                then.dedup();
+                then
+            }
+        },
         netns,
         host_veth: host_end.map(|link| link.name.clone()),
         host_index: host_end.map(|link| link.id.index),
@@ -123,37 +134,47 @@ fn lease_seconds(summary: &Summary) -> Option<u32> {
     Some(lease.left(boot_time().ok()?).unwrap_or(0))
 }
 
-/// Names of a result's interfaces that are the node's.
-fn host_interfaces(result: &Value) -> impl Iterator<Item = &str> {
-    let interfaces = result.get("interfaces").and_then(Value::as_array).into_iter().flatten();
-    interfaces
-        .filter(|interface| interface.get("sandbox").and_then(Value::as_str).is_none_or(str::is_empty))
-        .filter_map(|interface| interface.get("name")?.as_str())
-}
-
-fn has_host_interface(result: &Value) -> bool {
-    host_interfaces(result).next().is_some()
-}
-
 /// The node's end of the container's veth: among what this attachment made, and what its plugins said.
 fn host_end<'a>(summary: &Summary, results: &[&Value], links: &'a [LinkInfo]) -> Option<&'a LinkInfo> {
     let made = summary.pending.iter().filter_map(|entry| match &entry.undo {
         Undo::DeleteLink { side: Side::Host, name, .. } => Some(name.as_str()),
         _ => None,
     });
-    let said = results.iter().flat_map(|result| host_interfaces(result));
+    let said = results.iter().flat_map(|result| repair::host_interfaces(result));
     made.chain(said).find_map(|name| links.iter().find(|link| link.name == name && link.kind == "veth"))
 }
 
-/// The addresses of an interface as they are; `None` when its namespace is gone or no longer a namespace.
-fn addresses_now(netns: &str, interface: &str) -> Option<Vec<String>> {
-    // The path is the runtime's; a fifo in its place must not hold this command.
-    let flags = OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-    let file = OpenOptions::new().read(true).custom_flags(flags.bits()).open(netns).ok()?;
-    let mut kernel = LinuxKernel::open(Some(file.as_fd())).ok()?;
-    let link = kernel.link_by_name(Netns::Container, interface).ok()?;
-    let addresses = kernel.addresses(link.id).ok()?;
-    // Link-local IPv6 addresses are the kernel's own, on every interface, and tell nobody anything.
-    let own = |address: &std::net::IpAddr| matches!(address, std::net::IpAddr::V6(v6) if v6.is_unicast_link_local());
-    Some(addresses.iter().filter(|info| !own(&info.address.addr())).map(|info| info.address.to_string()).collect())
+/// What an interface in a container is now.
+#[derive(Debug, PartialEq, Eq)]
+enum Now {
+    /// There, with these addresses.
+    There(Vec<String>),
+    /// Not there, nor may its namespace be.
+    Gone,
+    /// Who asks may not look (CAP_SYS_ADMIN).
+    Hidden,
+}
+
+impl Now {
+    fn look(netns: &str, interface: &str) -> Self {
+        // The path is the runtime's; a fifo in its place must not hold this command.
+        let flags = OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+        let file = match OpenOptions::new().read(true).custom_flags(flags.bits()).open(netns) {
+            Ok(file) => file,
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => return Self::Hidden,
+            Err(_) => return Self::Gone,
+        };
+        let mut kernel = match LinuxKernel::open(Some(file.as_fd())) {
+            Ok(kernel) => kernel,
+            Err(KernelError::Denied(_)) => return Self::Hidden,
+            Err(_) => return Self::Gone,
+        };
+        let link = kernel.link_by_name(Netns::Container, interface);
+        let Ok(addresses) = link.and_then(|link| kernel.addresses(link.id)) else { return Self::Gone };
+        // Link-local IPv6 addresses are the kernel's own, on every interface, and tell nobody anything.
+        let own =
+            |address: &std::net::IpAddr| matches!(address, std::net::IpAddr::V6(v6) if v6.is_unicast_link_local());
+        let told = addresses.iter().filter(|info| !own(&info.address.addr()));
+        Self::There(told.map(|info| info.address.to_string()).collect())
+    }
 }

@@ -4,6 +4,7 @@ use crate::apply::{component_path, engine_sum, not_granted};
 use crate::component::{self, Surface, meaning};
 use crate::generation::{About, Generation};
 use crate::output::Output;
+use crate::{files, policy};
 use anyhow::{Context, Result};
 use sandwire_policy::{Grant, header, paths};
 use sandwire_runtime::engine::WASMTIME_VERSION;
@@ -192,6 +193,28 @@ pub(crate) fn plugins(output: &Output) -> Result<bool> {
     Ok(good)
 }
 
+/// What to do about a component that is not the one that was compiled.
+fn other_component(plugin: &str, digest: Option<&str>) -> String {
+    let path = component_path(plugin);
+    let file = path.display();
+    let pinned = files::read_trusted(Path::new(paths::POLICY)).and_then(|text| policy::parse(&text)).ok();
+    let pinned = pinned.and_then(|policy| policy.digest(plugin).map(str::to_owned));
+    let fate = match (digest, pinned) {
+        (None, _) => "is missing or can't be read, and without it apply would refuse the plugin",
+        (Some(digest), Some(pinned)) if pinned != digest => {
+            "is neither the one that was compiled nor the one that the policy has the digest of, and apply would refuse the plugin"
+        }
+        _ => {
+            return format!(
+                "{file} is not the one that was compiled; calls use that one until you run: sandwirectl apply"
+            );
+        }
+    };
+    format!(
+        "{file} {fate}: calls use the compiled one until then; put the right file back (one of Sandwire's own:  rm -f {file} && sandwirectl install --from  the release), or have the digest of this one in the policy if you trust it"
+    )
+}
+
 fn row(plugin: String, grants: &BTreeMap<String, Grant>, active: Option<(&Generation, &About)>, engine: &str) -> Row {
     let bytes = component::read(&component_path(&plugin));
     let digest = bytes.as_ref().ok().map(|bytes| component::digest(bytes));
@@ -204,15 +227,17 @@ fn row(plugin: String, grants: &BTreeMap<String, Grant>, active: Option<(&Genera
                 let other =
                     format!("compiled by another release (wasmtime {}); run: sandwirectl apply", grant.wasmtime);
                 ("stale", Some(other))
-            } else if digest.as_ref() != Some(&grant.digest) {
-                let other = "its component is not the one that was compiled; calls use the compiled one until you run: sandwirectl apply";
-                ("stale", Some(other.to_owned()))
-            } else if generation.file(about, &grant.compiled).is_none() {
+            } else if let Some(file) = [&grant.compiled, &format!("{plugin}.json")]
+                .into_iter()
+                .find(|file| generation.file(about, file).is_none())
+            {
                 let other = format!(
-                    "{} is missing or was changed; run: sandwirectl apply",
-                    generation.path.join(&grant.compiled).display()
+                    "{} is missing, was changed or can be changed by others; run: sandwirectl apply",
+                    generation.path.join(file).display()
                 );
                 ("damaged", Some(other))
+            } else if digest.as_ref() != Some(&grant.digest) {
+                ("stale", Some(other_component(&plugin, digest.as_deref())))
             } else {
                 let missing = surface.as_ref().map(|surface| not_granted(grant, surface)).unwrap_or_default();
                 match missing.is_empty() {

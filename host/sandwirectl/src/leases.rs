@@ -4,6 +4,7 @@
 use crate::output::Output;
 use anyhow::{Result, anyhow, bail, ensure};
 use sandwire_policy::paths;
+use sandwire_runtime::repair::in_time;
 use sandwire_runtime::stores;
 use sandwire_state::journal::{self, Attachment};
 use sandwire_state::leases::Made;
@@ -78,7 +79,7 @@ fn rows(network: Option<&str>) -> Result<Vec<Row>> {
         if network.is_some_and(|network| network != name) {
             continue;
         }
-        let survey = stores::open(&directory)?.survey()?;
+        let survey = in_time(|| stores::open(&directory)?.survey())?;
         let known = journal::list(Path::new(paths::JOURNAL), Some(&name))?;
         let known: HashSet<Attachment> = known.into_iter().map(|summary| summary.attachment).collect();
         let row = |address, state| Row {
@@ -216,14 +217,16 @@ fn release(output: &Output, row: Row, yes: bool) -> Result<bool> {
         }
     }
     // Under the store's lock, and only if it is still the one that was shown.
-    let mut store = stores::open(&row.directory)?;
-    let done = match &row.container_id {
-        Some(container) => {
-            let owner = sandwire_state::Owner::new(container, row.interface.as_deref().unwrap_or_default());
-            store.release_address(&owner, row.address)?
+    let done = in_time(|| {
+        let mut store = stores::open(&row.directory)?;
+        match &row.container_id {
+            Some(container) => {
+                let owner = sandwire_state::Owner::new(container, row.interface.as_deref().unwrap_or_default());
+                store.release_address(&owner, row.address)
+            }
+            None => Ok(store.remove_empty()?.contains(&row.address)),
         }
-        None => store.remove_empty()?.contains(&row.address),
-    };
+    })?;
     ensure!(done, "{} changed hands meanwhile; look again with: sandwirectl leases show {0}", row.address);
     if output.json {
         output.json(&row)?;

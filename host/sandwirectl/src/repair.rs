@@ -58,6 +58,7 @@ fn subject(finding: &Finding) -> String {
         Kind::OrphanedRules => "firewall rules of nobody",
         Kind::UnknownRegistration => "unknown registration",
         Kind::LostRegistration => "lost registration",
+        Kind::LostPort => "lost port",
         Kind::LostGateway => "lost gateway",
         Kind::SilentAgent => "silent agent",
         Kind::DueLease => "lease of a DHCP server",

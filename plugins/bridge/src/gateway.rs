@@ -1,5 +1,6 @@
 //! Which gateways a result has, and what is filled in where the address manager named none.
 
+use sandwire_plugin::host::MAIN_TABLE;
 use sandwire_plugin::{CniResult, IpNet, Route, addr};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -31,9 +32,14 @@ pub(crate) fn complete(result: &mut CniResult, is_gateway: bool, is_default: boo
         let Ok(default) = IpNet::new(default.addr(), 0) else { continue };
         // A default route that the address manager gave without gateway goes the same way. The reference adds a second
         // one, which the kernel refuses as a duplicate.
-        match result.routes.iter_mut().find(|route| route.dst == default) {
-            Some(route) => route.gw = route.gw.or(ip.gateway),
-            None => result.routes.push(Route { gw: ip.gateway, ..Route::new(default) }),
+        let mut is_there = false;
+        for route in result.routes.iter_mut().filter(|route| route.dst == default) {
+            route.gw = route.gw.or(ip.gateway);
+            // One of another table or metric stands beside the one that is added, as the kernel has it.
+            is_there |= matches!(route.table, None | Some(MAIN_TABLE)) && route.priority.is_none();
+        }
+        if !is_there {
+            result.routes.push(Route { gw: ip.gateway, ..Route::new(default) });
         }
     }
 }
@@ -80,6 +86,18 @@ mod tests {
         complete(&mut given, true, true);
         let text: Vec<_> = given.routes.iter().map(|r| (r.dst.to_string(), r.gw.unwrap().to_string())).collect();
         assert_eq!(text, [("0.0.0.0/0".to_owned(), "10.1.2.1".to_owned()), ("::/0".to_owned(), "fd00::1".to_owned())]);
+    }
+
+    #[test]
+    fn a_default_route_of_another_table_is_another() {
+        for other in [r#""table":100"#, r#""priority":500"#] {
+            let text = format!(r#"{{"ips":[{{"address":"10.1.2.9/24"}}],"routes":[{{"dst":"0.0.0.0/0",{other}}}]}}"#);
+            let mut given = result(&text);
+            complete(&mut given, true, true);
+            let gateways: Vec<String> = given.routes.iter().map(|route| route.gw.unwrap().to_string()).collect();
+            assert_eq!(gateways, ["10.1.2.1", "10.1.2.1"], "{other}");
+            assert_eq!((given.routes[1].table, given.routes[1].priority), (None, None), "{other}");
+        }
     }
 
     #[test]

@@ -77,8 +77,15 @@ impl Json {
     /// # Errors
     /// Go's message for the first byte that can't stand where it does; text after the value; too deep nesting.
     pub fn parse(text: &str) -> Result<Self, JsonError> {
-        serde_json::from_str(text)
-            .map_err(|error| JsonError::Text(syntax::explain(text.as_bytes()).unwrap_or_else(|| error.to_string())))
+        let error = match serde_json::from_str(text) {
+            Ok(json) => return Ok(json),
+            Err(error) => error,
+        };
+        match syntax::explain(text.as_bytes()) {
+            Some(text) => Err(JsonError::Text(text)),
+            // Nothing is wrong with it for Go.
+            None => serde_json::from_str(&syntax::tolerated(text)).map_err(|_| JsonError::Text(error.to_string())),
+        }
     }
 
     /// Reads text that may not be UTF-8: as in Go, each wrong byte becomes U+FFFD.

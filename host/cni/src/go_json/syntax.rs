@@ -11,6 +11,66 @@ pub(super) fn explain(text: &[u8]) -> Option<String> {
     Scanner { text, at: 0, open: Vec::new() }.scan().err()
 }
 
+/// Text with whose syntax nothing is wrong, as Go reads it: of a pair of surrogates that is half there U+FFFD; a number beyond
+/// floating point, which Go looks at only where somebody wants it, as the last one that is not.
+pub(super) fn tolerated(text: &str) -> String {
+    let mut read = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(first) = rest.chars().next() {
+        let part = match first {
+            '"' => string(rest, &mut read),
+            '-' | '0'..='9' => {
+                let length = rest.find(|c: char| !matches!(c, '-' | '+' | '.' | 'e' | 'E' | '0'..='9'));
+                let number = rest.get(..length.unwrap_or(rest.len())).unwrap_or(rest);
+                match number.parse::<f64>() {
+                    Ok(value) if value.is_infinite() => read.push_str(if first == '-' { LEAST } else { MOST }),
+                    _ => read.push_str(number),
+                }
+                number.len()
+            }
+            other => {
+                read.push(other);
+                other.len_utf8()
+            }
+        };
+        rest = rest.get(part..).unwrap_or_default();
+    }
+    read
+}
+
+const MOST: &str = "1.7976931348623157e308";
+const LEAST: &str = "-1.7976931348623157e308";
+
+/// One string, with its quotes; its length in the text.
+fn string(text: &str, read: &mut String) -> usize {
+    let unit = |at: usize| {
+        let digits = text.get(at..)?.strip_prefix("\\u")?.get(..4)?;
+        u16::from_str_radix(digits, 16).ok()
+    };
+    read.push('"');
+    let mut at = 1;
+    while let Some(next) = text.get(at..).and_then(|rest| rest.chars().next()) {
+        let length = match (next, unit(at)) {
+            ('"', _) => {
+                read.push('"');
+                return at + 1;
+            }
+            ('\\', Some(0xd800..=0xdbff)) if unit(at + 6).is_some_and(|low| (0xdc00..=0xdfff).contains(&low)) => 12,
+            ('\\', Some(0xd800..=0xdfff)) => {
+                read.push('\u{fffd}');
+                at += 6;
+                continue;
+            }
+            ('\\', Some(_)) => 6,
+            ('\\', None) => 2,
+            (other, _) => other.len_utf8(),
+        };
+        read.push_str(text.get(at..at + length).unwrap_or_default());
+        at += length;
+    }
+    at
+}
+
 /// What may come next, white space aside.
 enum Next {
     Value,

@@ -314,3 +314,25 @@ proptest! {
         let _ = Json::parse(&text);
     }
 }
+
+/// What Go takes and serde_json does not: nothing is wrong with the syntax.
+#[test]
+fn what_only_go_reads() {
+    for (text, wanted) in [
+        (r#""\ud83d""#, "\u{fffd}"),
+        (r#""a\ud83dA\n\"""#, "a\u{fffd}A\n\""),
+        (r#""\udc00\ud83d\ude00é""#, "\u{fffd}\u{1f600}é"),
+        (r#""\\ud83d\ud83d""#, "\\ud83d\u{fffd}"),
+        (r#""\ud83d\ud83d\ude00""#, "\u{fffd}\u{1f600}"),
+    ] {
+        assert_eq!(Json::parse(text), Ok(Json::String(wanted.to_owned())), "{text}");
+    }
+    let text = r#"{"name":"n\ud83d","x":[1e400,-1e400,1.5e3],"last":{"\ud83d":1}}"#;
+    let Json::Object(members) = Json::parse(text).unwrap() else { panic!("no object") };
+    assert_eq!(members[0], ("name".to_owned(), Json::String("n\u{fffd}".to_owned())));
+    assert_eq!(members[2].1, Json::Object(vec![("\u{fffd}".to_owned(), Json::Number(1.into()))]));
+    // What is wrong stays wrong.
+    for text in [r#"{"a":"\ud83d"#, r#"["\ud83d",]"#, r#""\ud8""#, "[1e400"] {
+        assert!(Json::parse(text).is_err(), "{text}");
+    }
+}

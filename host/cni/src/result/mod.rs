@@ -55,8 +55,8 @@ pub struct Interface {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename = "types100.IPConfig")]
 pub struct IpConfig {
-    /// Place of its interface in [`CniResult::interfaces`]. An address manager knows none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Place of its interface in [`CniResult::interfaces`]. An address manager knows none, and some write -1 for that.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "place")]
     pub interface: Option<u32>,
     /// The address with the length of its prefix; the host's bits are kept.
     #[serde(with = "addr::cidr")]
@@ -114,6 +114,12 @@ pub struct Dns {
 /// Go's `omitempty` makes no difference between absent and "".
 fn filled<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     Ok(Option::<String>::deserialize(deserializer)?.filter(|text| !text.is_empty()))
+}
+
+/// Go has a pointer to an int here, and no plugin looks for an interface below 0.
+fn place<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
+    let given = Option::<i64>::deserialize(deserializer)?;
+    Ok(given.and_then(|place| u32::try_from(place).ok()))
 }
 
 /// Nor between absent and 0.

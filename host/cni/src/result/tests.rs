@@ -207,12 +207,21 @@ fn refuses_what_is_no_result() {
         ),
         (r#"{"ips": [{}]}"#, "missing field `address`"),
         (
-            r#"{"ips": [{"address": "10.0.0.3/24", "interface": -1}]}"#,
-            "json: cannot unmarshal number -1 into Go struct field IPConfig.ips.interface of type uint32",
+            r#"{"ips": [{"address": "10.0.0.3/24", "interface": "1"}]}"#,
+            "json: cannot unmarshal string into Go struct field IPConfig.ips.interface of type int",
         ),
     ] {
         let error = CniResult::parse(text, Version::V110).unwrap_err();
         assert_eq!((error.code, error.to_string().as_str()), (6, message), "{text}");
+    }
+}
+
+/// What address managers write that mean none.
+#[test]
+fn no_interface_has_many_numbers() {
+    for number in ["-1", "4294967296", "null"] {
+        let text = format!(r#"{{"ips": [{{"address": "10.0.0.3/24", "interface": {number}}}]}}"#);
+        assert_eq!(CniResult::parse(&text, Version::V110).unwrap().ips[0].interface, None, "{number}");
     }
 }
 

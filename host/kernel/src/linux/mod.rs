@@ -440,7 +440,7 @@ impl Kernel for LinuxKernel {
         sysctl::set(self, netns, key, value)
     }
 
-    fn apply_rules(&mut self, netns: Netns, owner: &RuleOwner, label: &str, rules: &[Rule]) -> Outcome<()> {
+    fn apply_rules(&mut self, netns: Netns, owner: &RuleOwner, label: &str, rules: &[Rule]) -> Outcome<bool> {
         self.firewall(netns)?.apply(owner, label, rules)
     }
 

@@ -5,9 +5,10 @@ use crate::bindings::firewall::{self, Ingress, PortForward, Protocol, RuleKind};
 use crate::bindings::types;
 use crate::guest::Guest;
 use crate::handles::{LinkHandle, NetnsHandle, Right, RulesetHandle};
+use crate::published;
 use crate::refusal::{Answer, Refusal};
 use crate::session::{Session, side};
-use sandwire_kernel::{Mac, Rule, RuleOwner};
+use sandwire_kernel::{Kernel, Mac, Rule, RuleOwner};
 use sandwire_state::journal::Undo;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use wasmtime::component::Resource;
@@ -144,9 +145,11 @@ impl firewall::Host for Guest {
             kernel.clear_rules(netns, &owner)?;
             kernel.clear_reference_rules(netns, &owner, &held)
         })?;
-        session.taken_back(|undo| {
-            matches!(undo, Undo::ClearRules { side: at, plugin: whose, .. } if *whose == plugin && *at == side(netns))
-        })
+        let is_one = |undo: &Undo| matches!(undo, Undo::ClearRules { side: at, plugin: whose, .. } if *whose == plugin && *at == side(netns));
+        let free = session.entries_of(|undo| published::taken(undo).filter(|_| is_one(undo)).cloned());
+        session.taken_back(is_one)?;
+        published::give_back(session, &free, &[]);
+        Ok(())
     }
 }
 
@@ -253,13 +256,16 @@ impl firewall::HostRuleset for Guest {
         let session = self.session()?;
         let owner = owner(session, &plugin);
         let rules = serde_json::to_value(&set.rules).map_err(|e| Refusal::other(e.to_string()))?;
-        let undo = Undo::ClearRules { side: side(set.netns), plugin: plugin.clone(), label: set.label.clone(), rules };
-        session.perform(
-            &plugin,
-            undo,
-            |kernel| kernel.apply_rules(set.netns, &owner, &set.label, &set.rules),
-            |()| None,
-        )
+        let undo = |taken| Undo::ClearRules {
+            side: side(set.netns),
+            plugin: plugin.clone(),
+            label: set.label.clone(),
+            rules: rules.clone(),
+            taken,
+        };
+        let apply =
+            |kernel: &mut (dyn Kernel + Send + 'static)| kernel.apply_rules(set.netns, &owner, &set.label, &set.rules);
+        session.perform(&plugin, undo(false), apply, |taken| taken.then(|| undo(true))).map(drop)
     }
 
     fn drop(&mut self, this: Resource<RulesetHandle>) -> wasmtime::Result<()> {

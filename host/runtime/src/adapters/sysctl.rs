@@ -6,7 +6,7 @@ use crate::guest::Guest;
 use crate::handles::{NetnsHandle, Right};
 use crate::refusal::{Answer, Refusal};
 use crate::session::side;
-use sandwire_kernel::Netns;
+use sandwire_kernel::{Kernel, Netns};
 use sandwire_state::journal::Undo;
 use wasmtime::component::Resource;
 
@@ -54,7 +54,17 @@ impl sysctl::Host for Guest {
             return Ok(());
         }
         let identity = session.kernel()?.identity(netns);
-        let undo = Undo::RestoreSysctl { side: side(netns), key: key.clone(), value: before, netns: identity };
-        session.perform(&plugin, undo, |kernel| kernel.write_sysctl(netns, &key, &value).map(|_| ()), |()| None)
+        let undo = |wrote| Undo::RestoreSysctl {
+            side: side(netns),
+            key: key.clone(),
+            value: before.clone(),
+            wrote,
+            netns: identity,
+        };
+        let write = |kernel: &mut (dyn Kernel + Send + 'static)| {
+            kernel.write_sysctl(netns, &key, &value)?;
+            Ok(kernel.read_sysctl(netns, &key).ok())
+        };
+        session.perform(&plugin, undo(None), write, |wrote| Some(undo(wrote.clone()))).map(drop)
     }
 }

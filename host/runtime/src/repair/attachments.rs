@@ -1,6 +1,6 @@
 //! Attachments by their journals.
 
-use super::{Finding, Kind, Options, PATIENCE, Remedy, journal_of};
+use super::{Finding, Kind, Options, PATIENCE, Remedy, in_time, journal_of};
 use crate::deadline::Deadline;
 use crate::engine;
 use crate::native::{NativeRunner, Orders};
@@ -12,7 +12,7 @@ use sandwire_cni::Command;
 use sandwire_kernel::linux::{LinuxKernel, open_netns};
 use sandwire_kernel::{Kernel, KernelError, LinkInfo, Netns};
 use sandwire_policy::paths;
-use sandwire_state::journal::{self, Attachment, Entry, Journal, Side, State, Undo};
+use sandwire_state::journal::{self, Attachment, Entry, Journal, Side, State, Summary, Undo};
 use sandwire_state::{Outcome, StateError};
 use serde_json::Value;
 use std::path::Path;
@@ -24,18 +24,42 @@ pub(super) fn mend(options: &Options) -> Outcome<Vec<Finding>> {
     let mut findings = Vec::new();
     for summary in summaries {
         if summary.damaged > 0 {
-            let text = format!(
-                "{} lines of its journal can't be read (damage, or a later release's): what they speak of is not undone by the host; DEL takes the rest back, then remove the journal below {}",
-                summary.damaged,
-                paths::JOURNAL
-            );
-            findings.push(Finding::about(Kind::Damaged, &summary.attachment, text, Remedy::Told));
+            findings.push(damaged(options, &summary)?);
         }
         if summary.is_surely_left_over() || is_gone(&summary.pending, netns_of(summary.facts.values()), &links) {
             findings.extend(one(options, &summary.attachment)?);
         }
     }
     Ok(findings)
+}
+
+/// A journal with lines that can't be read. As long as anything else is in it, its attachment may be in use.
+fn damaged(options: &Options, summary: &Summary) -> Outcome<Finding> {
+    let attachment = &summary.attachment;
+    let path = journal::path(Path::new(paths::JOURNAL), attachment);
+    let lines = format!(
+        "{} lines of its journal can't be read (damage, or a later release's): what they speak of is not undone by the host",
+        summary.damaged
+    );
+    let finding = |text, remedy| Ok(Finding::about(Kind::Damaged, attachment, text, remedy));
+    if !summary.pending.is_empty() {
+        let text = format!(
+            "{lines}; DEL takes the rest back, and the next repair removes the journal ({}) after it",
+            path.display()
+        );
+        return finding(text, Remedy::Told);
+    }
+    let text = format!("{lines}; nothing else is left in {}: a DEL has ended", path.display());
+    if options.dry_run {
+        return finding(text, Remedy::WouldMend);
+    }
+    match in_time(|| journal_of(attachment))? {
+        Ok(journal) => match journal.remove_if_unreadable()? {
+            true => finding(text, Remedy::Mended),
+            false => finding(format!("{lines}; it was attached again meanwhile"), Remedy::Told),
+        },
+        Err(busy) => Ok(busy),
+    }
 }
 
 pub(super) fn host_links() -> Outcome<Vec<LinkInfo>> {

@@ -38,7 +38,7 @@ fn holders() -> Outcome<Vec<Attachment>> {
     let mut holders = Vec::new();
     for directory in stores::directories()? {
         // What is wrong with a store is told by who looks at the leases.
-        let Ok(survey) = stores::open(&directory).and_then(|mut store| store.survey()) else { continue };
+        let Ok(survey) = in_time(|| stores::open(&directory)?.survey()) else { continue };
         let network = stores::network(&directory);
         holders.extend(survey.leases.into_iter().map(|lease| lease.owner.in_network(&network)));
     }

@@ -1,11 +1,11 @@
 //! Leases by their files, against what the journal says.
 
-use super::{Finding, Kind, Options, Remedy};
+use super::{Finding, Kind, Options, Remedy, in_time};
 use crate::stores;
 use sandwire_policy::paths;
 use sandwire_state::journal::{self, Attachment, State, Summary, Undo};
 use sandwire_state::leases::{Listed, Made, Survey};
-use sandwire_state::{Outcome, Owner};
+use sandwire_state::{Outcome, Owner, StateError};
 use std::collections::HashSet;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -13,18 +13,26 @@ use std::path::{Path, PathBuf};
 pub(super) fn mend(options: &Options) -> Outcome<Vec<Finding>> {
     let mut findings = Vec::new();
     for directory in stores::directories()? {
-        match Store::look(&directory).and_then(|store| store.mend(options)) {
-            Ok(found) => findings.extend(found),
-            Err(error) => findings.push(Finding {
-                kind: Kind::UnreadableLease,
-                network: stores::network(&directory),
-                container_id: None,
-                interface: None,
-                address: None,
-                text: error.to_string(),
-                remedy: Remedy::Left,
-            }),
-        }
+        let error = match in_time(|| Store::look(&directory)?.mend(options)) {
+            Ok(found) => {
+                findings.extend(found);
+                continue;
+            }
+            Err(error) => error,
+        };
+        let (kind, remedy) = match error {
+            StateError::Busy(_) => (Kind::Busy, Remedy::Told),
+            _ => (Kind::UnreadableLease, Remedy::Left),
+        };
+        findings.push(Finding {
+            kind,
+            network: stores::network(&directory),
+            container_id: None,
+            interface: None,
+            address: None,
+            text: error.to_string(),
+            remedy,
+        });
     }
     Ok(findings)
 }
@@ -181,7 +189,11 @@ impl Store {
                 lease.owner.container_id, lease.owner.ifname
             ),
             None => format!(
-                "the attachment has this address, but no lease: the next ADD could be given it; attach it again, or: printf '{}\\r\\n{}' > {}",
+                "the attachment has this address, but no lease: the next ADD could be given it; attach it again, or: {}printf '{}\\r\\n{}' > {}",
+                match self.directory.is_dir() {
+                    true => String::new(),
+                    false => format!("mkdir -p {}; ", self.directory.display()),
+                },
                 attachment.container_id,
                 attachment.ifname,
                 self.directory.join(address.to_string()).display()

@@ -11,9 +11,11 @@ mod dhcp;
 mod gateways;
 mod journals;
 mod leases;
+mod ports;
 mod rules;
 
 pub use dhcp::leased;
+pub use ports::{host_interfaces, unplugged};
 
 use crate::deadline::Deadline;
 use sandwire_cni::Error;
@@ -56,6 +58,8 @@ pub enum Kind {
     UnknownRegistration,
     /// An agent has forgotten an attachment.
     LostRegistration,
+    /// The node's end of an attachment is in no bridge any more.
+    LostPort,
     /// The bridge of an agent lacks the address or the MAC of a gateway.
     LostGateway,
     /// An agent with which the journal can't be compared.
@@ -145,6 +149,7 @@ pub fn repair(options: &Options) -> Result<Vec<Finding>, Error> {
     findings.extend(agents::mend(options).map_err(failed)?);
     // After the agents, which make the bridges.
     findings.extend(gateways::mend(options).map_err(failed)?);
+    findings.extend(ports::look().map_err(failed)?);
     findings.extend(dhcp::mend(options).map_err(failed)?);
     findings.extend(leases::mend(options).map_err(failed)?);
     findings.extend(rules::mend(options).map_err(failed)?);
@@ -166,8 +171,11 @@ fn journal_of(attachment: &Attachment) -> Outcome<Result<Journal, Finding>> {
 /// How long to wait for a call that has the attachment or the network; then it is left to that call.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Does something that waits for a lock, at most so long: then it is `Busy`.
-fn in_time<T>(work: impl FnOnce() -> Outcome<T>) -> Outcome<T> {
+/// Does something that waits for a lock, at most 10 s: then it is `Busy`.
+///
+/// # Errors
+/// That, and what the work answers.
+pub fn in_time<T>(work: impl FnOnce() -> Outcome<T>) -> Outcome<T> {
     let io = |error: std::io::Error| StateError::Other(format!("could not set a time limit: {error}"));
     let deadline = Deadline::arm(PATIENCE).map_err(io)?;
     let done = work();

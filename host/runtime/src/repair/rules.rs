@@ -1,6 +1,6 @@
 //! Firewall rules in our tables whose attachment no journal knows.
 
-use super::{Finding, Kind, Options, Remedy};
+use super::{Finding, Kind, Options, Remedy, in_time};
 use crate::stores;
 use sandwire_kernel::linux::LinuxKernel;
 use sandwire_kernel::{Kernel, KernelError, LinkInfo, Netns, RuleHolder};
@@ -27,7 +27,11 @@ pub(super) fn mend(options: &Options) -> Outcome<Vec<Finding>> {
     if unknown.is_empty() {
         return Ok(Vec::new());
     }
-    let used = Used::look(&mut kernel)?;
+    let used = match Used::look(&mut kernel) {
+        // Whose lock it is, those who look at the leases tell.
+        Err(StateError::Busy(_)) => return Ok(Vec::new()),
+        used => used?,
+    };
     // A DEL may have ended between the two looks, and an ADD may have begun.
     let still = kernel.rule_holders().map_err(failed)?;
     unknown.retain(|holder| still.contains(holder));
@@ -87,7 +91,7 @@ impl Used {
     fn look(kernel: &mut LinuxKernel) -> Outcome<Self> {
         let mut leased = HashSet::new();
         for directory in stores::directories()? {
-            let survey = stores::open(&directory)?.survey()?;
+            let survey = in_time(|| stores::open(&directory)?.survey())?;
             leased.extend(survey.leases.into_iter().map(|lease| lease.address).chain(survey.unreadable));
         }
         Ok(Self { leased, links: kernel.links(Netns::Host).map_err(failed)? })

@@ -202,21 +202,38 @@ impl Call<'_> {
             }
         }
         let result = result.unwrap_or(Value::Null);
-        self.cache.keep(key, self.network, self.options, self.netns(), &result)?;
+        if let Err(error) = self.cache.keep(key, self.network, self.options, self.netns(), &result) {
+            // Without it a later DEL has no prevResult. Whoever called is told that ADD failed, and may never call DEL.
+            return Err(match self.del_with(key, Some(&result)) {
+                Ok(true) => error.context("ADD's result can't be kept; what it had made was taken back"),
+                Ok(false) => {
+                    error.context("ADD's result can't be kept, and what it had made could not be taken back: call del")
+                }
+                Err(left) => {
+                    left.context(format!("{error:#}; and what ADD had made could not be taken back: call del"))
+                }
+            });
+        }
         self.said.lines.push(serde_json::to_string_pretty(&result).context("could not write the result")?);
         Ok(())
     }
 
     fn del(&mut self, key: &Key) -> Result<()> {
-        let kept = self.cache.result(key)?.filter(|_| self.network.at_least(0, 4));
+        let kept = self.cache.result(key)?;
+        if self.del_with(key, kept.as_ref())? { self.cache.forget(key) } else { Ok(()) }
+    }
+
+    /// DEL of every plugin, the last first. Whether all succeeded.
+    fn del_with(&mut self, key: &Key, result: Option<&Value>) -> Result<bool> {
+        let result = result.filter(|_| self.network.at_least(0, 4));
         for plugin in self.network.plugins.iter().rev() {
-            let config = self.network.request(plugin, kept.as_ref(), self.options.runtime_config.as_ref());
+            let config = self.network.request(plugin, result, self.options.runtime_config.as_ref());
             if let Answer::Failure(text) = self.run(Verb::Del, plugin, &config, Some(key))? {
                 self.failed(&text);
-                return Ok(());
+                return Ok(false);
             }
         }
-        self.cache.forget(key)
+        Ok(true)
     }
 
     fn check(&mut self, key: &Key) -> Result<()> {

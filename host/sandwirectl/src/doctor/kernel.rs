@@ -4,13 +4,14 @@
 use super::Check;
 use anyhow::{Context, Result, ensure};
 use nix::sched::{CloneFlags, unshare};
+use nix::unistd::Uid;
 use sandwire_kernel::linux::LinuxKernel;
 use sandwire_kernel::{
     AddressSpec, BridgeSpec, DeviceSpec, Kernel, KernelError, LinkId, Netns, Outcome, RouteSpec, Rule, RuleOwner,
 };
 use sandwire_runtime::confine;
-use std::fs::File;
-use std::io::Write;
+use std::fs::{File, OpenOptions};
+use std::io::{ErrorKind, Write};
 use std::os::fd::AsFd;
 use std::process::Command;
 
@@ -27,9 +28,26 @@ pub(super) fn checks() -> Vec<Check> {
             "run doctor as root, outside of a container or with CAP_SYS_ADMIN and CAP_NET_ADMIN; the kernel needs CONFIG_NET_NS",
         )],
     };
+    checks.push(sysctls());
     checks.extend(walls());
     checks.extend(legacy_tables());
     checks
+}
+
+/// Whether the node's own can be written: forwarding is one of them. (A container's, and a node that is one, may have them read-only.)
+fn sysctls() -> Check {
+    const KEY: &str = "/proc/sys/net/ipv4/ip_forward";
+    match OpenOptions::new().write(true).open(KEY) {
+        Ok(_) => Check::ok("sysctls of the node", "can be written"),
+        Err(error) if error.kind() == ErrorKind::PermissionDenied && !Uid::effective().is_root() => {
+            Check::note("sysctls of the node", "only root can tell", "run doctor as root")
+        }
+        Err(error) => Check::fail(
+            "sysctls of the node",
+            format!("{KEY} can't be written: {error}"),
+            "plugins with \"isGateway\" can't turn forwarding on: look at  findmnt -T /proc/sys  and mount it writable (mount -o remount,rw,bind /proc/sys), or set net.ipv4.ip_forward=1 and net.ipv6.conf.all.forwarding=1 from outside",
+        ),
+    }
 }
 
 /// What confines a process that a component has broken out into. Without them the sandbox and the dropped capabilities remain.
@@ -111,6 +129,11 @@ fn probe(kernel: &mut LinuxKernel) -> Vec<Check> {
 fn verdict<T>(what: &str, outcome: &Outcome<T>, remedy: &str) -> Check {
     match outcome {
         Ok(_) => Check::ok(what, "works"),
+        Err(error @ KernelError::Denied(_)) => Check::fail(
+            what,
+            error.to_string(),
+            "it was refused, not missing: run doctor, and the runtime, as root with CAP_NET_ADMIN and CAP_SYS_ADMIN",
+        ),
         Err(error) => Check::fail(what, error.to_string(), remedy),
     }
 }

@@ -1,12 +1,12 @@
 //! Files on the node: there, root's, of one release with each other.
 
-use super::Check;
+use super::{Check, configurations};
 use crate::generation::Generation;
 use crate::{component, files, inspect, policy};
 use nix::sys::statfs::{TMPFS_MAGIC, statfs};
-use nix::sys::statvfs::statvfs;
-use nix::unistd::{AccessFlags, Uid, access};
+use nix::unistd::Uid;
 use sandwire_policy::paths;
+use sandwire_runtime::room::{self, Lack};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -67,27 +67,13 @@ const ROOM: (u64, u64) = (1 << 20, 16);
 /// Whether calls can write where they keep state. A directory that is not there yet is made in the nearest that is.
 fn room(path: &Path) -> Check {
     let what = format!("{} can be written", path.display());
-    let Some(there) = path.ancestors().find(|above| above.exists()) else {
-        return Check::fail(what, "nothing above it is there", "mount the file system it belongs to");
-    };
-    // access(2) asks the mount too, which modes say nothing of.
-    match access(there, AccessFlags::W_OK) {
-        Ok(()) => {}
-        Err(_) if !Uid::effective().is_root() => return Check::note(what, "only root can tell", "run doctor as root"),
-        Err(error) => {
-            let remedy = format!("look at its mount with  findmnt -T {}  and mount it writable", there.display());
-            return Check::fail(what, error.desc(), remedy);
+    match room::look(path, ROOM) {
+        Ok(()) => Check::ok(what, "there is room"),
+        Err(Lack::ReadOnly(..)) if !Uid::effective().is_root() => {
+            Check::note(what, "only root can tell", "run doctor as root")
         }
+        Err(lack) => Check::fail(what, lack.to_string(), lack.remedy()),
     }
-    let full = statvfs(there).is_ok_and(|found| {
-        let bytes = found.blocks_free().saturating_mul(found.fragment_size());
-        (found.blocks() > 0 && bytes < ROOM.0) || (found.files() > 0 && found.files_free() < ROOM.1)
-    });
-    if full {
-        let remedy = format!("make room: df -h {0}; df -i {0}", there.display());
-        return Check::fail(what, "its file system is full", remedy);
-    }
-    Check::ok(what, "there is room")
 }
 
 /// The policy, and whether it is what calls use.
@@ -161,17 +147,26 @@ pub(super) fn links(bin_dir: &Path) -> Vec<Check> {
         (Ok(_), None) => Check::ok(&name, "there, root's"),
     };
     let grants = Generation::active().ok().flatten().and_then(|active| active.grants().ok()).unwrap_or_default();
+    let configured = configurations::types();
     let links = grants.keys().map(|plugin| {
         let path = bin_dir.join(plugin);
         let name = path.display().to_string();
         if crate::install::is_ours(&path) {
             Check::ok(name, "leads to sandwire")
         } else if path.symlink_metadata().is_ok() {
-            Check::note(
-                name,
-                "another program has this name: configurations get that one, without a sandbox",
-                "to let Sandwire take its place run: sandwirectl install --replace",
-            )
+            let remedy = "to let Sandwire take its place run: sandwirectl install --replace";
+            match configured.contains(plugin) {
+                true => Check::fail(
+                    name,
+                    "another program has this name, and a network of this node gets that one, without a sandbox; a package may have put it back",
+                    remedy,
+                ),
+                false => Check::note(
+                    name,
+                    "another program has this name: configurations get that one, without a sandbox",
+                    remedy,
+                ),
+            }
         } else {
             Check::fail(
                 name,

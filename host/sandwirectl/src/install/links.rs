@@ -40,15 +40,16 @@ pub(super) fn plan<'a>(directory: &Path, plugins: impl Iterator<Item = &'a Strin
             foreign.join(", ")
         );
     }
-    for plugin in &foreign {
-        let kept = directory.join(format!("{plugin}{KEPT}"));
-        if kept.symlink_metadata().is_ok() {
-            bail!(
-                "{0} and {1} both exist: Sandwire would keep {0} as {1}; nothing was changed\nremove the one that is not needed",
-                directory.join(plugin).display(),
-                kept.display()
-            );
-        }
+    let kept = |plugin: &String| directory.join(format!("{plugin}{KEPT}"));
+    let both: Vec<&String> = foreign.iter().filter(|plugin| kept(plugin).symlink_metadata().is_ok()).collect();
+    if !both.is_empty() {
+        let list = |files: Vec<PathBuf>| files.iter().map(|file| file.display().to_string()).collect::<Vec<_>>();
+        bail!(
+            "{} and {} both exist: Sandwire would keep the one as the other; nothing was changed\nwhere a package has put its programs back, those it had kept before are the older ones: rm {}",
+            list(both.iter().map(|plugin| directory.join(plugin)).collect()).join(", "),
+            list(both.iter().map(|plugin| kept(plugin)).collect()).join(", "),
+            list(both.iter().map(|plugin| kept(plugin)).collect()).join(" ")
+        );
     }
     Ok(Links { directory: directory.to_owned(), plugins, foreign })
 }

@@ -14,7 +14,7 @@ use crate::component;
 use crate::files;
 use crate::output::Output;
 use crate::policy;
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use sandwire_policy::file::{HEAD, entry};
 use sandwire_policy::{header, paths};
 use serde::Serialize;
@@ -185,7 +185,16 @@ fn install_policy(
     changes: &mut Vec<String>,
     notes: &mut Vec<String>,
 ) -> Result<()> {
-    let path = Path::new(paths::POLICY);
+    // Where a link leads: the operator keeps it there.
+    let path = match std::fs::canonicalize(paths::POLICY) {
+        Ok(path) => path,
+        Err(_) if Path::new(paths::POLICY).is_symlink() => bail!(
+            "{0} is a link that leads to no file: put the policy there, or remove the link to get the first one; nothing was changed",
+            paths::POLICY
+        ),
+        Err(_) => PathBuf::from(paths::POLICY),
+    };
+    let path = path.as_path();
     if !path.exists() {
         let entries = components.iter().filter_map(|(plugin, shipment)| entry(plugin, &shipment.digest));
         let text = entries.fold(HEAD.to_owned(), |text, entry| text + &entry);

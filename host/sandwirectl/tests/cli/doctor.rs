@@ -30,7 +30,36 @@ fn every_failure_is_named_with_its_remedy() {
             "FAIL  plugin loopback: damaged",
             "sandwirectl apply",
         ),
-        ("printf x >> /usr/lib/sandwire/plugins/loopback.wasm", "FAIL  plugin loopback: stale", "sandwirectl apply"),
+        (
+            "printf x >> /usr/lib/sandwire/plugins/loopback.wasm",
+            "FAIL  plugin loopback: stale",
+            "apply would refuse the plugin: calls use the compiled one until then; put the right file back",
+        ),
+        (
+            "printf '\\0\\2\\1x' >> /usr/lib/sandwire/plugins/loopback.wasm; sed -i \"s/sha256:[0-9a-f]*/sha256:$(sha256sum < /usr/lib/sandwire/plugins/loopback.wasm | cut -c1-64)/\" /etc/sandwire/policy.toml",
+            "FAIL  plugin loopback: stale",
+            "calls use that one until you run: sandwirectl apply",
+        ),
+        (
+            "chmod 666 /var/lib/sandwire/generations/1/loopback.json",
+            "FAIL  plugin loopback: damaged",
+            "loopback.json is missing, was changed or can be changed by others; run: sandwirectl apply",
+        ),
+        (
+            "mount --bind /proc/sys /proc/sys && mount -o remount,ro,bind /proc/sys",
+            "FAIL  sysctls of the node: /proc/sys/net/ipv4/ip_forward can't be written",
+            "remount,rw,bind /proc/sys",
+        ),
+        (
+            "rm -r /run/sandwire; echo > /run/sandwire",
+            "FAIL  /run/sandwire/journal can be written: /run/sandwire is no directory",
+            "rm /run/sandwire",
+        ),
+        (
+            r#"ln -sf /bin/true /opt/cni/bin/loopback; mkdir -p /etc/cni/net.d; echo '{"name":"n","type":"loopback"}' > /etc/cni/net.d/1.conf"#,
+            "FAIL  /opt/cni/bin/loopback: another program",
+            "--replace",
+        ),
         (
             "sed -i 's/\"engine\": \"/&0/' /var/lib/sandwire/active/.generation",
             "FAIL  plugin loopback: stale",
@@ -43,12 +72,12 @@ fn every_failure_is_named_with_its_remedy() {
         ),
         (
             "mkdir /mnt/ro && mount --bind /var/lib/sandwire/leases /var/lib/sandwire/leases && mount -o remount,bind,ro /var/lib/sandwire/leases",
-            "FAIL  /var/lib/sandwire/leases can be written: Read-only file system",
+            "FAIL  /var/lib/sandwire/leases can be written: /var/lib/sandwire/leases: Read-only file system",
             "findmnt -T",
         ),
         (
             "mount -t tmpfs -o size=8k tmpfs /run/sandwire/journal && chmod 700 /run/sandwire/journal && head -c 4096 /dev/zero > /run/sandwire/journal/.full",
-            "FAIL  /run/sandwire/journal can be written: its file system is full",
+            "FAIL  /run/sandwire/journal can be written: the file system of /run/sandwire/journal is full",
             "df -i",
         ),
         (

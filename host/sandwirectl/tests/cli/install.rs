@@ -114,6 +114,31 @@ fn what_is_missing_is_named() {
     assert!(said.contains("/mnt/nowhere/sandwire is missing") && said.contains("--from"), "{said}");
 }
 
+/// The operator keeps it elsewhere.
+#[test]
+fn a_policy_behind_a_link() {
+    let desk = Desk::installed();
+    desk.node.sh("mv /etc/sandwire/policy.toml /mnt/policy.toml; ln -s /mnt/policy.toml /etc/sandwire/").unwrap();
+    desk.ship(&component_with("another", "one"));
+    let said = desk.install().good();
+    assert!(said.contains("is pinned to"), "{said}");
+    assert_eq!(desk.node.sh("readlink /etc/sandwire/policy.toml").unwrap().trim(), "/mnt/policy.toml");
+    desk.node.sh("rm /mnt/policy.toml").unwrap();
+    let said = desk.install().bad();
+    assert!(said.contains("a link that leads to no file") && said.contains("put the policy there"), "{said}");
+}
+
+/// Backups and deduplication make second names: they change nothing.
+#[test]
+fn second_names_are_no_matter() {
+    let desk = Desk::installed();
+    desk.node.sh("cp -al /var/lib/sandwire/generations /var/lib/sandwire/kept; ip netns add pod").unwrap();
+    desk.run(&["doctor"]).good();
+    desk.node.write("/mnt/n.conf", r#"{"cniVersion":"1.0.0","name":"n","type":"loopback"}"#).unwrap();
+    let call = ["call", "add", "--network", "/mnt/n.conf", "--container-id", "c", "--netns", "pod", "--ifname", "lo"];
+    desk.run(&call).good();
+}
+
 /// Neither is overwritten: what is in the way, and what was kept before.
 #[test]
 fn a_kept_native_plugin_is_not_lost() {
@@ -122,6 +147,7 @@ fn a_kept_native_plugin_is_not_lost() {
     let binary = crate::node::binary();
     let said = desk.run(&["install", "--from", "/mnt/from", "--binary", binary.to_str().unwrap(), "--replace"]).bad();
     assert!(said.contains("both exist") && said.contains("nothing was changed"), "{said}");
+    assert!(said.contains("rm /opt/cni/bin/loopback.native"), "{said}");
     assert_eq!(desk.text("/opt/cni/bin/loopback") + &desk.text("/opt/cni/bin/loopback.native"), "ab");
 }
 

@@ -88,7 +88,7 @@ impl Journal {
 
     fn read(root: &Path, attachment: Attachment, lock: Option<Lock>) -> Outcome<Self> {
         let folder = folder(root, &attachment.network);
-        let path = folder.join(digest_of(&attachment.owner()));
+        let path = path(root, &attachment);
         let (mut file, content) = JournalFile::open(&path)?;
         match &content.attachment {
             Some(found) if *found != attachment => {
@@ -211,6 +211,16 @@ impl Journal {
         if !self.content.entries.is_empty() || self.content.damaged > 0 {
             return Ok(false);
         }
+        self.remove()
+    }
+
+    /// The same for one of which nothing is left but lines that can't be read: a DEL has ended since, or all that was readable was
+    /// undone.
+    pub fn remove_if_unreadable(self) -> Outcome<bool> {
+        if self.content.entries.is_empty() { self.remove() } else { Ok(false) }
+    }
+
+    fn remove(self) -> Outcome<bool> {
         if self.file.exists() {
             self.file.remove()?;
         }
@@ -237,6 +247,11 @@ impl Journal {
 /// What the file of an attachment is named within its network's folder.
 fn digest_of(owner: &Owner) -> String {
     names::digest(&[&owner.container_id, &owner.ifname])
+}
+
+/// The journal of an attachment, for people who have to look at it.
+pub fn path(root: &Path, attachment: &Attachment) -> PathBuf {
+    folder(root, &attachment.network).join(digest_of(&attachment.owner()))
 }
 
 fn folder(root: &Path, network: &str) -> PathBuf {

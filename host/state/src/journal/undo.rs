@@ -37,6 +37,9 @@ pub enum Undo {
         key: String,
         /// The value it had.
         value: String,
+        /// What was written, as the kernel then has it, once known: what somebody has written since is not ours to take back.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        wrote: Option<String>,
         /// Which namespace it was, as `Kernel::identity` tells them apart. The container's may be another one by now.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         netns: Option<u64>,
@@ -188,6 +191,9 @@ pub enum Undo {
         label: String,
         /// As the kernel room writes them.
         rules: serde_json::Value,
+        /// Whether something was taken from another attachment for them, which gets it back.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        taken: bool,
     },
     /// Call an agent.
     Call {

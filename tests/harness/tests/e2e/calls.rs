@@ -170,10 +170,55 @@ fn standard_output_closed() {
     let mut stderr = String::new();
     child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
     let status = child.wait().unwrap();
-    assert!(!status.success() && status.code().is_some(), "{status} {stderr}");
-    // It may have undone it or not; the DEL that follows a failed ADD does.
-    node.cni("bridge", Verb::Del, &pod, "eth0", &bridge()).unwrap().done().unwrap();
+    assert_eq!(status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("the result could not be written to stdout; Broken pipe"), "{stderr}");
     node.snapshot().unwrap().assert_same_attachments(&before).unwrap();
+    // A disk that is full: nobody calls DEL, and the next ADD goes well.
+    node.write("/mnt/config", bridge().to_string()).unwrap();
+    let path = pod.netns.to_str().unwrap();
+    let text = node
+        .sh(&format!(
+            "export CNI_COMMAND=ADD CNI_CONTAINERID=pod-a CNI_NETNS={path} CNI_IFNAME=eth0 CNI_PATH=/opt/cni/bin;
+            /opt/cni/bin/bridge </mnt/config 2>&1 >/dev/full && exit 9; true"
+        ))
+        .unwrap();
+    assert!(text.contains("ENOSPC") || text.contains("No space left"), "{text}");
+    node.snapshot().unwrap().assert_same_attachments(&before).unwrap();
+    node.cni("bridge", Verb::Add, &pod, "eth0", &bridge()).unwrap().result().unwrap();
+}
+
+/// Rootless runtimes: what is wrong there is not who owns a file.
+#[test]
+fn in_a_user_namespace() {
+    let node = Node::installed().unwrap();
+    let text = node
+        .sh("export CNI_COMMAND=ADD CNI_CONTAINERID=a CNI_NETNS=/proc/1/ns/net CNI_IFNAME=eth0 CNI_PATH=/opt/cni/bin
+            echo '{\"cniVersion\":\"1.0.0\",\"name\":\"n\",\"type\":\"bridge\"}' >/mnt/config; chmod 644 /mnt/config; chmod 755 /mnt
+            setpriv --reuid 65533 --regid 65533 --clear-groups unshare --user --map-root-user /opt/cni/bin/bridge </mnt/config || true")
+        .unwrap();
+    let error: Value = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text}"));
+    assert_eq!(error["code"], 113, "{error}");
+    assert!(error["msg"].as_str().unwrap().contains("runs in a user namespace"), "{error}");
+}
+
+/// A limit of the runtime's is no fault of the plugin.
+#[test]
+fn too_little_memory() {
+    let node = Node::installed().unwrap();
+    let pod = node.pod("a").unwrap();
+    let before = node.snapshot().unwrap();
+    for kib in [20_000, 50_000, 100_000] {
+        let call = node.call("bridge", Verb::Add).pod(&pod).ifname("eth0").config(&bridge());
+        let (command, stdin) = call.command().unwrap();
+        let mut limited = Command::new("/bin/sh");
+        limited.args(["-c", &format!("ulimit -v {kib}; exec \"$0\"")]).arg(command.get_program());
+        limited.env_clear().envs(command.get_envs().filter_map(|(key, value)| Some((key, value?))));
+        let done = node.run(&Place::Host, limited, &stdin).unwrap();
+        let error: Value = serde_json::from_str(&done.stdout).unwrap_or_else(|e| panic!("{kib}: {e}: {done:?}"));
+        assert_eq!(error["code"], 116, "{kib}: {error}");
+        assert!(error["details"].as_str().unwrap().contains("ulimit -v"), "{kib}: {error}");
+        node.snapshot().unwrap().assert_same_attachments(&before).unwrap();
+    }
 }
 
 /// A runtime that keeps the pipe and reads no more: nobody else has to wait for its call, and that ends some time after its

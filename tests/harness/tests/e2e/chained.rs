@@ -130,6 +130,52 @@ fn a_setting_that_can_not_come_back() {
 }
 
 /// JSON keeps one of equal keys, and nobody can see which.
+/// Two networks of one pod set the same key: what the second has written is not the first's to take back.
+#[test]
+fn a_sysctl_that_another_network_has_set_since() {
+    let bench = bench();
+    let config = |network: &str, value: &str| {
+        json!({"cniVersion": "1.0.0", "name": network, "type": "tuning", "sysctl": {"net.core.somaxconn": value},
+            "prevResult": {"cniVersion": "1.0.0", "ips": [{"address": "10.1.2.3/24"}]}})
+    };
+    let call = |verb, ifname: &str, config: &Value| bench.node.cni("tuning", verb, &bench.pod, ifname, config).unwrap();
+    let now = || bench.node.sh_at(&bench.pod.place(), "cat /proc/sys/net/core/somaxconn").unwrap().trim().to_owned();
+    let before = now();
+    call(Verb::Add, "net1", &config("a", "500")).result().unwrap();
+    call(Verb::Add, "net2", &config("b", "600")).result().unwrap();
+    call(Verb::Del, "net1", &config("a", "500")).done().unwrap();
+    assert_eq!(now(), "600");
+    call(Verb::Del, "net2", &config("b", "600")).done().unwrap();
+    assert_eq!(now(), "500", "what was there before it");
+    bench.node.sh_at(&bench.pod.place(), &format!("echo {before} >/proc/sys/net/core/somaxconn")).unwrap();
+    bench.nothing_left();
+}
+
+/// They work on the node alone, also for what has no namespace that could be opened (the reference never opens it).
+#[test]
+fn without_the_container() {
+    let bench = bench();
+    let prev = json!({"cniVersion": "1.0.0", "interfaces": [{"name": "eth0", "sandbox": "/run/netns/none"}],
+        "ips": [{"address": "10.1.2.3/24", "interface": 0}]});
+    for mut config in [
+        json!({"type": "portmap", "runtimeConfig": {"portMappings": [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]}}),
+        json!({"type": "firewall"}),
+    ] {
+        config["cniVersion"] = "1.0.0".into();
+        config["name"] = "mynet".into();
+        config["prevResult"] = prev.clone();
+        let plugin = config["type"].as_str().unwrap().to_owned();
+        let call = |verb| {
+            let call = bench.node.call(&plugin, verb).env("CNI_CONTAINERID", "x").env("CNI_NETNS", "/run/netns/none");
+            call.ifname("eth0").config(&config).run().unwrap()
+        };
+        call(Verb::Add).result().unwrap();
+        call(Verb::Check).done().unwrap();
+        call(Verb::Del).done().unwrap();
+    }
+    bench.nothing_left();
+}
+
 #[test]
 fn equal_sysctls() {
     let bench = bench();

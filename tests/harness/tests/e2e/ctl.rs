@@ -183,6 +183,21 @@ fn call() {
 }
 
 /// A policy with a mistake changes nothing; what is in force stays.
+/// Who is told that ADD failed may never call DEL.
+#[test]
+fn a_call_whose_result_can_not_be_kept() {
+    let node = Node::installed().unwrap();
+    let pod = node.pod("a").unwrap();
+    node.write("/mnt/n.conf", bridge().to_string()).unwrap();
+    node.sh("mkdir -p /var/lib/cni; echo >/var/lib/cni/results").unwrap();
+    let before = node.snapshot().unwrap();
+    let netns = pod.netns.to_str().unwrap();
+    let (done, text) =
+        ctl_status(&node, &["call", "add", "--network", "/mnt/n.conf", "--container-id", "a", "--netns", netns]);
+    assert!(!done && text.contains("what it had made was taken back"), "{text}");
+    node.snapshot().unwrap().assert_same_attachments(&before).unwrap();
+}
+
 #[test]
 fn a_broken_policy_is_not_applied() {
     let node = Node::installed().unwrap();

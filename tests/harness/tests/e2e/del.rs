@@ -283,6 +283,27 @@ fn plugin() {
     ["bridge", "bagpipe", "host-local", "loopback", "ptp"].into_iter().for_each(|plugin| refused.run(plugin));
 }
 
+/// An address is given back when the interface that has it is gone, not before: the next pod would get it, too.
+#[test]
+fn an_address_stays_with_its_interface() {
+    let node = Node::installed().unwrap();
+    let pod = node.pod("a").unwrap();
+    let config = crate::common::bridge();
+    node.cni("bridge", Verb::Add, &pod, "eth0", &config).unwrap().result().unwrap();
+    // As after native plugins: there is no journal.
+    node.sh("rm -r /run/sandwire; chmod o+w /var/lib/sandwire/active/bridge.json").unwrap();
+    let del = || node.cni("bridge", Verb::Del, &pod, "eth0", &config).unwrap();
+    let error = del().error_with(113, "bridge").unwrap();
+    assert!(
+        error.details.contains("/var/lib/sandwire/active/bridge.json") && error.details.contains("\"eth0\""),
+        "{error:?}"
+    );
+    node.sh("test -e /var/lib/cni/networks/mynet/10.1.2.2").unwrap();
+    pod.drop_netns(&node).unwrap();
+    del().done().unwrap();
+    node.sh("test ! -e /var/lib/cni/networks/mynet/10.1.2.2").unwrap();
+}
+
 #[test]
 fn configuration() {
     every_plugin(&[

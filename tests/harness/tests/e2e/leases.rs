@@ -142,6 +142,58 @@ fn release_takes_the_lock() {
     assert!(node.read(format!("{NETWORKS}/pool/10.1.0.2")).unwrap().is_none());
 }
 
+/// Somebody hangs with the lock: nobody waits for ever, and all say who it is.
+#[test]
+fn a_lock_that_is_held() {
+    let node = node();
+    call(&node, Verb::Add, "a", &pool()).result().unwrap();
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", &format!("exec flock {NETWORKS}/pool/lock sh -c 'echo held; read line'")]).env_clear();
+    command.env("PATH", "/usr/bin:/bin");
+    let mut holder = node.spawn(&Place::Host, command).unwrap();
+    let mut held = [0; 5];
+    std::io::Read::read_exact(holder.stdout.as_mut().unwrap(), &mut held).unwrap();
+    let tool = |args: &[&str]| {
+        let mut command = Command::new(Installation::sandwirectl());
+        command.args(args).env_clear();
+        node.spawn(&Place::Host, command).unwrap()
+    };
+    let told = [tool(&["leases"]), tool(&["repair", "--json"])];
+    let grant = "/var/lib/sandwire/active/host-local.json";
+    node.sh(&format!("sed -i -E 's/\"deadline_ms\": *[0-9]+/\"deadline_ms\":900/' {grant}; grep -q :900 {grant}"))
+        .unwrap();
+    let error = call(&node, Verb::Add, "b", &pool()).error_with(115, "did not finish").unwrap();
+    let who = format!(
+        "{NETWORKS}/pool/lock until this one's deadline; try again later (held by process {} (flock)",
+        holder.id()
+    );
+    assert!(error.details.contains(&who), "{error:?}");
+    for (tool, well) in told.into_iter().zip([false, true]) {
+        let done = tool.wait_with_output().unwrap();
+        let text = format!("{}{}", String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
+        assert!(done.status.success() == well && text.contains(&who), "{text}");
+    }
+    std::io::Write::write_all(holder.stdin.as_mut().unwrap(), b"\n").unwrap();
+    assert!(holder.wait().unwrap().success());
+    call(&node, Verb::Add, "b", &pool()).result().unwrap();
+}
+
+/// The addresses are in use all the same, and the journal knows of whom.
+#[test]
+fn a_directory_that_is_lost() {
+    let node = node();
+    call(&node, Verb::Add, "a", &pool()).result().unwrap();
+    node.sh(&format!("rm -r {NETWORKS}")).unwrap();
+    let (well, text) = ctl_status(&node, &["repair"]);
+    assert!(!well && text.contains("no lease: the next ADD could be given it"), "{text}");
+    // What it says to do does it.
+    let remedy = text.rsplit_once("attach it again, or: ").unwrap().1.lines().next().unwrap();
+    node.sh(remedy).unwrap();
+    let (well, text) = ctl_status(&node, &["repair"]);
+    assert!(well, "{text}");
+    assert_eq!(json(&node, &["leases", "show", "10.1.0.2"])["container_id"], "a");
+}
+
 #[test]
 fn a_full_disk_is_said_and_loses_nothing() {
     let node = node();
@@ -193,6 +245,11 @@ fn a_read_only_disk_is_said_and_loses_nothing() {
     assert!(error.text().contains("mounted read-only") && error.text().contains(NETWORKS), "{error:?}");
     let error = call(&node, Verb::Del, "a", &pool()).error().unwrap();
     assert!(error.text().contains("mounted read-only"), "{error:?}");
+    let mut status = pool();
+    status["cniVersion"] = "1.1.0".into();
+    let status = || node.call("host-local", Verb::Status).config(&status).run().unwrap();
+    let error = status().error_with(50, "can't be written").unwrap();
+    assert!(error.details.contains("findmnt -T"), "{error:?}");
     let mut check = pool();
     check["prevResult"] = value!({"cniVersion": "1.1.0", "ips": [{"address": "10.1.0.2/16"}]});
     call(&node, Verb::Check, "a", &check).done().unwrap();
@@ -200,6 +257,7 @@ fn a_read_only_disk_is_said_and_loses_nothing() {
     let (done, text) = ctl_status(&node, &["leases", "release", "10.1.0.2", "--yes"]);
     assert!(!done && text.contains("read-only"), "{text}");
     mount("rw");
+    status().done().unwrap();
     call(&node, Verb::Del, "a", &pool()).done().unwrap();
     assert_eq!(json(&node, &["leases"]), value!([]));
     assert_eq!(json(&node, &["attachments"]), value!([]));

@@ -52,6 +52,46 @@ impl Bench {
     }
 }
 
+/// It has ours do the work, which would wait for its own caller: the lock of the attachment is that one's.
+#[test]
+fn one_that_calls_ours() {
+    let bench = Bench::new();
+    let before = bench.node.snapshot().unwrap();
+    let script = "#!/bin/sh\nsed 's/\"type\": *\"api\"/\"type\":\"host-local\"/' | exec /opt/cni/bin/host-local\n";
+    bench.node.write("/mnt/ipam/api", script).unwrap();
+    let more = json!({"ipam": {"type": "api", "subnet": "10.30.0.0/24"}});
+    for address in ["10.30.0.2/24", "10.30.0.3/24"] {
+        let result = bench.call_with(Verb::Add, &more).result().unwrap();
+        assert_eq!(result["ips"][0]["address"], address, "{result}");
+        bench.call_with(Verb::Del, &more).done().unwrap();
+        bench.call_with(Verb::Del, &more).done().unwrap();
+        bench.node.snapshot().unwrap().assert_same_attachments(&before).unwrap();
+    }
+    // A plugin that fails after it.
+    let result = bench.call_with(Verb::Add, &json!({"ipam": more["ipam"], "vlan": 7})).error();
+    assert!(result.is_ok(), "this kernel has no VLAN filtering, or the case is none");
+    bench.node.snapshot().unwrap().assert_same_attachments(&before).unwrap();
+}
+
+/// Who copies a directory of links copies what they lead to: a copy of this program is this program.
+#[test]
+fn copies_of_ours() {
+    let bench = Bench::new();
+    let before = bench.node.snapshot().unwrap();
+    bench.node.sh("mkdir /mnt/copies; cp -L /opt/cni/bin/bridge /opt/cni/bin/host-local /mnt/copies/").unwrap();
+    let config = json!({"cniVersion": "1.1.0", "name": "mynet", "type": "bridge", "bridge": "cni0",
+        "ipam": {"type": "host-local", "subnet": "10.30.0.0/24"}});
+    let call = |verb| {
+        let call = bench.node.call("bridge", verb).pod(&bench.pod).ifname("eth0").config(&config);
+        call.program("/mnt/copies/bridge").path("/mnt/copies").run().unwrap()
+    };
+    let result = call(Verb::Add).result().unwrap();
+    assert_eq!(result["ips"][0]["address"], "10.30.0.2/24", "{result}");
+    assert!(bench.node.sh("cat /run/sandwire/journal/networks/mynet/*").unwrap().contains("bridge/host-local"));
+    call(Verb::Del).done().unwrap();
+    bench.node.snapshot().unwrap().assert_same_attachments(&before).unwrap();
+}
+
 /// The plugin fails for a reason of its own, after the address manager's DEL: there is nothing to come again for. If that failed
 /// too, what it says is told.
 #[test]

@@ -148,6 +148,53 @@ fn ports_through_the_whole_chain() {
     chain.node.sh("test -z \"$(nft list ruleset | grep sandwire; ip -br link | grep veth)\"").unwrap();
 }
 
+/// Who publishes a port last has it; when it goes, or its ADD fails, the one that lives on has it again.
+#[test]
+fn a_port_that_is_taken_comes_back() {
+    let chain = Chain::new();
+    let ports = json!([{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]);
+    let [first, second, third] = ["a", "b", "c"].map(|name| chain.node.pod(name).unwrap());
+    let results = [chain.attach(&first, &ports), chain.attach(&second, &ports)];
+    chain.serve(&first, &results[0]);
+    let answers = || chain.seen(&chain.outside.place(), "tcp", "192.0.2.1").is_some();
+    let check = |result: &Value| {
+        let mut config = Chain::config("portmap", &ports);
+        config["prevResult"] = result.clone();
+        chain.node.cni("portmap", Verb::Check, &first, "eth0", &config).unwrap()
+    };
+    assert!(!answers(), "the second has it");
+    check(&results[0]).error_with(999, "missing hostport rules").unwrap();
+    chain.detach(&second, &results[1]);
+    assert!(answers(), "the first has it again");
+    check(&results[0]).done().unwrap();
+    // One whose ADD fails after it has taken it.
+    let mut config = Chain::config("portmap", &ports);
+    config["prevResult"] = results[1].clone();
+    chain.node.write("/mnt/config", config.to_string()).unwrap();
+    chain
+        .node
+        .sh(&format!(
+            "export CNI_COMMAND=ADD CNI_CONTAINERID=pod-c CNI_NETNS={} CNI_IFNAME=eth0 CNI_PATH=/opt/cni/bin
+            ! /opt/cni/bin/portmap </mnt/config >/dev/full",
+            third.netns.display()
+        ))
+        .unwrap();
+    assert!(answers(), "a failed ADD took it");
+    check(&results[0]).done().unwrap();
+    // Two more that die without a DEL, and GC.
+    let results = [results[0].clone(), chain.attach(&second, &ports), chain.attach(&third, &ports)];
+    assert!(!answers());
+    let mut config = Chain::config("portmap", &ports);
+    config["cni.dev/valid-attachments"] = json!([{"containerID": first.id, "ifname": "eth0"}]);
+    chain.node.call("portmap", Verb::Gc).config(&config).run().unwrap().done().unwrap();
+    assert!(answers(), "GC gave it to nobody");
+    for (pod, result) in [(&third, &results[2]), (&second, &results[1]), (&first, &results[0])] {
+        chain.detach(pod, result);
+    }
+    assert!(!answers());
+    chain.node.sh("test -z \"$(nft list ruleset | grep sandwire; ip -br link | grep veth)\"").unwrap();
+}
+
 /// A range as `podman run -p 20000-21999:...` publishes it: more than a netlink socket sends at once by default.
 #[test]
 fn thousands_of_ports_of_one_pod() {

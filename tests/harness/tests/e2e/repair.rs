@@ -505,6 +505,47 @@ fn a_journal_that_does_not_say_whose() {
     assert!(!node.sh("ip -br link").unwrap().contains("veth"));
 }
 
+/// A bridge that is removed by hand leaves its ports behind, and their pods cut off; the next ADD makes another bridge.
+#[test]
+fn a_bridge_that_is_gone() {
+    let node = Node::installed().unwrap();
+    let pods = [node.pod("a").unwrap(), node.pod("b").unwrap()];
+    let result = call(&node, Verb::Add, &pods[0], &bridge()).result().unwrap();
+    says(&node, &[], true, &[]);
+    node.sh("ip link del cni0").unwrap();
+    let text = says(&node, &[], false, &[("lost-port", "told")]);
+    let port = result["interfaces"][1]["name"].as_str().unwrap();
+    assert!(text.contains(&format!("ip link set {port} master cni0")), "{text}");
+    assert_eq!(json(&node, &["attachments"])[0]["state"], "no bridge");
+    call(&node, Verb::Add, &pods[1], &bridge()).result().unwrap();
+    says(&node, &[], false, &[("lost-port", "told")]);
+    node.sh(&format!("ip link set {port} master cni0")).unwrap();
+    says(&node, &[], true, &[]);
+    assert_eq!(json(&node, &["attachments"])[0]["state"], "attached");
+    // Without its end on the node it has nothing in what its path may lead to by now: those addresses are another's.
+    node.sh(&format!("ip link del {port}")).unwrap();
+    let again = format!("ip link add eth0 type veth peer name x0; ip addr add 10.9.9.9/24 dev eth0");
+    node.sh_at(&pods[0].place(), &again).unwrap();
+    let row = &json(&node, &["attachments"])[0];
+    assert_eq!((&row["state"], &row["addresses"]), (&"gone".into(), &value!(["10.1.2.2/24"])));
+}
+
+/// Whose lines can't be read any more stays as long as anything of it may be in use.
+#[test]
+fn a_damaged_journal_after_its_del() {
+    let node = Node::installed().unwrap();
+    let pod = node.pod("a").unwrap();
+    call(&node, Verb::Add, &pod, &masquerading()).result().unwrap();
+    node.sh(&format!("sed -i '4s/.*/###/' {JOURNALS}/mynet/*")).unwrap();
+    let text = says(&node, &[], false, &[("damaged", "told")]);
+    assert!(text.contains(&format!("{JOURNALS}/mynet/")), "which file? {text}");
+    call(&node, Verb::Del, &pod, &masquerading()).done().unwrap();
+    says(&node, &["--dry-run"], false, &[("damaged", "would-mend")]);
+    says(&node, &[], true, &[("damaged", "mended")]);
+    assert_eq!(json(&node, &["attachments"]), value!([]));
+    says(&node, &[], true, &[]);
+}
+
 /// The line that ends an ADD may be the damaged one: a pod that lives is not taken for an ADD that was killed.
 #[test]
 fn a_damaged_end_of_an_add() {

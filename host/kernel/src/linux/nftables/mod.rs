@@ -58,13 +58,13 @@ impl Nftables {
 
     /// Makes the rules under (owner, label) exactly `rules`, in one transaction. An address or port that another
     /// attachment has rules for becomes this one's: whoever has it now is right, and the other is gone without a DEL. What
-    /// isolated the other by such an address goes in a transaction after it.
+    /// isolated the other by such an address goes in a transaction after it. The answer: whether anything was another's.
     ///
     /// # Errors
     /// `Unsupported` for kinds of rules that this release doesn't have, and without nf_tables in the kernel. `Invalid`
     /// for a name that can't be a port's, and for two rules that contradict each other. Otherwise the kernel's, when
     /// other processes were faster 20 times.
-    pub fn apply(&mut self, owner: &RuleOwner, label: &str, rules: &[Rule]) -> Outcome<()> {
+    pub fn apply(&mut self, owner: &RuleOwner, label: &str, rules: &[Rule]) -> Outcome<bool> {
         let tables = translate(rules)?;
         let label = label_of(owner, label);
         let forwards = rules.iter().any(|rule| matches!(rule, Rule::Forward { .. }));
@@ -77,8 +77,8 @@ impl Nftables {
             .collect();
         settle(&mut self.wire, Owner::of(owner), Some(&label), &tables)
             // Only now: until the address is this owner's, nobody else's isolation is opened for it.
-            .and_then(|gone| forward::reopen(&mut self.wire, &open).map(|()| gone))
-            .and_then(|gone| self.after(&gone, forwards))
+            .and_then(|settled| forward::reopen(&mut self.wire, &open).map(|()| settled))
+            .and_then(|settled| self.after(&settled.gone, forwards).map(|()| settled.taken))
             .map_err(|error| error.context(format!("could not install the firewall rules of {}", name(owner))))
     }
 
@@ -159,7 +159,7 @@ impl Nftables {
         let tables = TABLES.map(|table| (table, Vec::new()));
         settle(&mut self.wire, Owner::of(owner), None, &tables)
             // A killed process may have left the rules in other programs' chains.
-            .and_then(|gone| self.after(&gone, owner.plugin == reference::FIREWALL))
+            .and_then(|settled| self.after(&settled.gone, owner.plugin == reference::FIREWALL))
             .and_then(|()| reference::clear(&mut self.wire, owner))
             .or_else(nothing_without_nf_tables)
             .map_err(|error| error.context(format!("could not remove the firewall rules of {}", name(owner))))

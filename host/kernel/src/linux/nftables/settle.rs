@@ -32,13 +32,22 @@ pub(super) struct Label {
     pub(super) comment: String,
 }
 
-/// Makes what `owner` has under `label` (`None`: under all) exactly what is wanted in each table; what went.
+/// What an owner's rules have come to be.
+#[derive(Debug, Default)]
+pub(super) struct Settled {
+    /// Entries that went.
+    pub(super) gone: Vec<Entry>,
+    /// Whether some of them were another owner's.
+    pub(super) taken: bool,
+}
+
+/// Makes what `owner` has under `label` (`None`: under all) exactly what is wanted in each table.
 pub(super) fn settle(
     wire: &mut Wire,
     owner: Owner,
     label: Option<&Label>,
     tables: &[(&Table, Vec<Wanted>)],
-) -> Outcome<Vec<Entry>> {
+) -> Outcome<Settled> {
     let concerned = concerned(wire, owner, tables)?;
     let mut tries = 1;
     loop {
@@ -47,7 +56,7 @@ pub(super) fn settle(
         let mut bound = false;
         let mut again = false;
         let mut touched = Vec::new();
-        let mut gone = Vec::new();
+        let mut settled = Settled::default();
         for (table, wanted) in &concerned {
             let plan = Plan::make(wire, table, owner, label, wanted, tries <= BOUND_TRIES)?;
             // The first table's is the oldest: what was looked at later can only be newer.
@@ -56,7 +65,8 @@ pub(super) fn settle(
             again |= plan.again;
             changes.extend(plan.changes);
             touched.push((table, plan.touched));
-            gone.extend(plan.gone);
+            settled.gone.extend(plan.gone);
+            settled.taken |= plan.taken;
         }
         match wire.commit(&changes, generation.filter(|_| bound)) {
             Ok(()) if again => {}
@@ -64,7 +74,7 @@ pub(super) fn settle(
                 for (table, groups) in touched.into_iter().filter(|(_, groups)| !groups.is_empty()) {
                     sweep(wire, table, &groups)?;
                 }
-                return Ok(gone);
+                return Ok(settled);
             }
             Err(failure) if failure.is_passing() && tries < TRIES => {}
             Err(failure) => return Err(failure.into_error()),
@@ -209,6 +219,8 @@ struct Plan {
     touched: BTreeSet<String>,
     /// What is no longer there afterwards.
     gone: Vec<Entry>,
+    /// Whether some of it was another owner's.
+    taken: bool,
 }
 
 /// What becomes of the records.
@@ -237,6 +249,7 @@ impl Plan {
             again: false,
             touched: BTreeSet::new(),
             gone: Vec::new(),
+            taken: false,
         };
         if look.table_use.is_none() && wanted.is_empty() {
             return Ok(plan);
@@ -273,6 +286,7 @@ impl Plan {
             plan.rewrite(table, *owner, before, after);
         }
         plan.bury(wire, table, &decision, &groups, look.table_use, at_once)?;
+        plan.taken = decision.records.iter().any(|(of, before, after)| *of != owner && before != after);
         plan.gone = decision.gone;
         Ok(plan)
     }
