@@ -197,7 +197,7 @@ fn the_last_costs_what_the_first_did(what: &str, rules: impl Fn(u32) -> Vec<Rule
         let mut time = |number: u32, add: bool| {
             let pod = owner(&format!("c{number}"));
             let start = Instant::now();
-            if add { nft.apply(&pod, "a", &rules(number)) } else { nft.clear(&pod) }.unwrap();
+            if add { nft.apply(&pod, "a", &rules(number)).map(drop) } else { nft.clear(&pod) }.unwrap();
             start.elapsed()
         };
         let adds: Vec<Duration> = (0..PODS).map(|number| time(number, true)).collect();

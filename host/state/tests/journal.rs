@@ -55,8 +55,13 @@ fn an_attachments_life() {
     // The next plugin of the chain fails; what the first did stays.
     let mut chained = Journal::open(root, &attachment("a")).unwrap();
     chained.begin("ADD", "portmap").unwrap();
-    let rules =
-        Undo::ClearRules { side: Side::Host, plugin: "portmap".into(), label: "x".into(), rules: json!([1, 2]) };
+    let rules = Undo::ClearRules {
+        side: Side::Host,
+        plugin: "portmap".into(),
+        label: "x".into(),
+        rules: json!([1, 2]),
+        taken: false,
+    };
     let rules = chained.intend("portmap", &rules).unwrap();
     drop(chained);
     let mut next = Journal::open(root, &attachment("a")).unwrap();

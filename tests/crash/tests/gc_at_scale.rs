@@ -86,6 +86,7 @@ fn make_state(stale: &[Stale]) {
             plugin: "bridge".into(),
             label: "masquerade".into(),
             rules: json!([]),
+            taken: false,
         };
         for (plugin, undo) in [
             ("bridge/host-local", release(one.v4)),

@@ -524,8 +524,8 @@ fn a_bridge_that_is_gone() {
     assert_eq!(json(&node, &["attachments"])[0]["state"], "attached");
     // Without its end on the node it has nothing in what its path may lead to by now: those addresses are another's.
     node.sh(&format!("ip link del {port}")).unwrap();
-    let again = format!("ip link add eth0 type veth peer name x0; ip addr add 10.9.9.9/24 dev eth0");
-    node.sh_at(&pods[0].place(), &again).unwrap();
+    let again = "ip link add eth0 type veth peer name x0; ip addr add 10.9.9.9/24 dev eth0";
+    node.sh_at(&pods[0].place(), again).unwrap();
     let row = &json(&node, &["attachments"])[0];
     assert_eq!((&row["state"], &row["addresses"]), (&"gone".into(), &value!(["10.1.2.2/24"])));
 }
