@@ -173,6 +173,8 @@ pub trait Kernel {
     /// Makes the rules under (owner, label) exactly `rules`, in one transaction. The answer: whether an address or a port was taken
     /// from another owner for it.
     fn apply_rules(&mut self, netns: Netns, owner: &RuleOwner, label: &str, rules: &[Rule]) -> Outcome<bool>;
+    /// The same, but what another owner has stays theirs: of `rules` those whose address or port is free.
+    fn offer_rules(&mut self, netns: Netns, owner: &RuleOwner, label: &str, rules: &[Rule]) -> Outcome<()>;
     /// Whether there can be rules like these, which nobody gets: `Unsupported` when this release or this kernel has not what
     /// they need.
     fn check_rules(&mut self, netns: Netns, rules: &[Rule]) -> Outcome<()>;

@@ -4,6 +4,25 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::write;
 use std::os::fd::BorrowedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Whether ADD's result is out: whatever becomes of the process now, its caller has an attachment.
+static DELIVERED: AtomicBool = AtomicBool::new(false);
+
+/// Whether a result has been written, after which nothing else may be. Async-signal-safe.
+pub fn is_delivered() -> bool {
+    DELIVERED.load(Ordering::SeqCst)
+}
+
+/// Writes ADD's result.
+///
+/// # Errors
+/// As [`print`].
+pub(crate) fn deliver(stdout: BorrowedFd<'_>, text: &str, over: fn() -> bool) -> nix::Result<()> {
+    print(stdout, text, over)?;
+    DELIVERED.store(true, Ordering::SeqCst);
+    Ok(())
+}
 
 /// Whether it takes a page now (pipe(7)): whoever reads it has not stopped reading. Also when nobody reads any more, which writing
 /// finds out.

@@ -13,11 +13,10 @@ use crate::stores;
 use crate::undo::{self, Fate};
 use crate::verbs::{busy, forget_empty, guest, of_plugin};
 use sandwire_cni::{Command, Error, Invocation, code};
-use sandwire_kernel::{LinkId, Netns};
+use sandwire_kernel::{LinkId, Netns, PortForward};
 use sandwire_policy::{Grant, paths};
 use sandwire_state::journal::{Attachment, Entry, NetworkLock, Side, Summary, Undo};
 use sandwire_state::{Owner, leases};
-use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -26,14 +25,19 @@ use std::path::{Path, PathBuf};
 const MOST_FAILURES: usize = 20;
 
 /// Everything of this plugin in this network that belongs to no listed attachment, and what killed calls left of listed ones.
-pub(crate) fn collect(mut session: Box<Session>, grant: &Grant, call: &Invocation) -> Result<(), Error> {
+/// `journals`: where those of its network are.
+pub(crate) fn collect(
+    mut session: Box<Session>,
+    grant: &Grant,
+    call: &Invocation,
+    journals: &Path,
+) -> Result<(), Error> {
     let valid: Option<Vec<Owner>> = call
         .config
         .valid_attachments()?
         .map(|list| list.into_iter().map(|a| Owner::new(a.container_id, a.ifname)).collect());
     let network = call.config.name.clone();
-    let lock =
-        NetworkLock::take(Path::new(paths::JOURNAL), &network).map_err(|e| busy(&session.deadline, "network", &e))?;
+    let lock = NetworkLock::take(journals, &network).map_err(|e| busy(&session.deadline, "network", &e))?;
     let mut failures = Failures::default();
     let known: Option<HashSet<&Owner>> = valid.as_ref().map(|valid| valid.iter().collect());
     let is_stale = |summary: &Summary| known.as_ref().is_some_and(|known| !known.contains(&summary.attachment.owner()));
@@ -282,10 +286,10 @@ fn remove_rules(session: &mut Session, network: &str, valid: &[(String, String)]
     match kernel.retain_rules(Netns::Host, network, valid) {
         Ok(()) => {
             let open = stale.iter().flat_map(Stale::open);
-            let free: Vec<Value> = open.filter_map(|entry| published::taken(&entry.undo).cloned()).collect();
+            let free: Vec<PortForward> = open.flat_map(published::taken).collect();
             note_undone(stale, has_rules);
             let going: Vec<Attachment> = stale.iter().map(|one| one.attachment.clone()).collect();
-            published::give_back(session, &free, &going);
+            published::give_back(session, &free, Some(network), &going);
         }
         Err(error) => crate::log::note("warn", &format!("GC goes on with rules one by one: {error}")),
     }

@@ -4,6 +4,7 @@
 //! loop, without a second thread. They are installed without SA_RESTART, so a blocked host call returns EINTR.
 #![allow(unsafe_code)]
 
+use crate::answer;
 use crate::refusal::{Answer, Refusal};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use std::sync::atomic::{AtomicI32, Ordering};
@@ -37,13 +38,14 @@ extern "C" fn on_signal(signal: libc::c_int) {
     if signal == libc::SIGALRM && TICKS.fetch_add(1, Ordering::SeqCst) >= LAST_TICK {
         // What it is stuck in may be the writing of its answer, for a reader that reads no more: a pipe that can be written to has
         // place for a page (pipe(7)), and one that can't would keep this process for ever.
+        let is_delivered = answer::is_delivered();
         let mut stdout = libc::pollfd { fd: 1, events: libc::POLLOUT, revents: 0 };
         // SAFETY: async-signal-safe (signal-safety(7)); the bytes are static, and there is one pollfd.
         unsafe {
-            if libc::poll(&raw mut stdout, 1, 0) == 1 {
+            if !is_delivered && libc::poll(&raw mut stdout, 1, 0) == 1 {
                 libc::write(1, STUCK.as_ptr().cast(), STUCK.len());
             }
-            libc::_exit(1);
+            libc::_exit(i32::from(!is_delivered));
         }
     }
     let _ = SIGNAL.compare_exchange(0, signal, Ordering::SeqCst, Ordering::SeqCst);

@@ -222,8 +222,7 @@ fn finish<R>(mut guest: Guest, outcome: Outcome<R>) -> (Box<Session>, Result<Opt
 
 /// What mmap(2) refused, under RLIMIT_AS or on a machine without memory: no fault of the component.
 pub(crate) fn no_memory(plugin: &str, text: &str) -> Option<Error> {
-    let errno = format!("(os error {})", libc::ENOMEM);
-    (text.contains("mmap failed") || text.contains(&errno)).then(|| Error {
+    text.contains(&format!("(os error {})", libc::ENOMEM)).then(|| Error {
         code: code::LIMIT,
         msg: format!("there is too little memory for plugin {plugin:?}"),
         details: format!(

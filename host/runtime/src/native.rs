@@ -91,7 +91,8 @@ fn is_this_program(file: &Path, meta: &std::fs::Metadata) -> bool {
 }
 
 fn is_alike(one: &Path, other: &Path) -> std::io::Result<bool> {
-    let (mut one, mut other) = (BufReader::new(File::open(one)?), BufReader::new(File::open(other)?));
+    let open = |file| std::io::Result::Ok(BufReader::with_capacity(256 << 10, File::open(file)?));
+    let (mut one, mut other) = (open(one)?, open(other)?);
     loop {
         let (a, b) = (one.fill_buf()?, other.fill_buf()?);
         let length = a.len().min(b.len());

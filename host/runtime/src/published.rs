@@ -1,68 +1,110 @@
 //! Published ports that an ADD took from other attachments: whoever publishes a port last has it, because a pod that is gone without
-//! a DEL must not keep it. When that ADD fails, or its attachment goes, the one before has its port again.
+//! a DEL must not keep it. When that ADD fails, or its attachment goes, one that lives and still publishes the port has it again.
 
 use crate::session::Session;
-use sandwire_kernel::{Netns, PortForward, Rule, RuleOwner};
+use sandwire_kernel::{Kernel, Netns, PortForward, Rule, RuleOwner};
 use sandwire_policy::paths;
-use sandwire_state::journal::{self, Attachment, Entry, Side, State, Summary, Undo};
+use sandwire_state::journal::{self, Attachment, Entry, Journal, Side, State, Undo};
 use serde_json::Value;
+use std::collections::HashSet;
 use std::path::Path;
 
-/// Of the node's rules that an entry speaks of, if it took ports with them.
-pub(crate) fn taken(undo: &Undo) -> Option<&Value> {
-    match undo {
-        Undo::ClearRules { side: Side::Host, taken: true, rules, .. } => Some(rules),
-        _ => None,
+/// The ports that an operation published, if it took some, or may have (what was begun and has no end).
+pub(crate) fn taken(entry: &Entry) -> Vec<PortForward> {
+    match &entry.undo {
+        Undo::ClearRules { side: Side::Host, taken, rules, .. } if *taken || entry.state != State::Done => ports(rules),
+        _ => Vec::new(),
     }
 }
 
-/// Gives ports that are free again to those who still want them by their journals: rules as written there. What can't be given
-/// back is told, and no failure of who goes.
+/// Offers ports that are free again to those who want them by their journals. Whoever has one now keeps it. What can't be given back
+/// is told, and no failure of who goes.
 ///
-/// `going`: attachments that go, too.
-pub(crate) fn give_back(session: &mut Session, free: &[Value], going: &[Attachment]) {
+/// `network`: of which the caller has the lock alone, in GC. `going`: attachments that go, too.
+pub(crate) fn give_back(session: &mut Session, free: &[PortForward], network: Option<&str>, going: &[Attachment]) {
     if free.is_empty() {
         return;
     }
-    let ports: Vec<PortForward> = free.iter().flat_map(ports).collect();
     let own = session.subject.attachment.clone();
-    let Ok(mut others) = journal::list(Path::new(paths::JOURNAL), None) else { return };
-    others.retain(|summary| {
-        summary.uncommitted == 0 && summary.attachment != own && !going.contains(&summary.attachment)
-    });
-    let mut wanted: Vec<(bool, RuleOwner, &str, Vec<Rule>)> =
-        others.iter().flat_map(|summary| claims(summary, &ports)).collect();
-    // Of several the one that came last, as it had it before.
-    wanted.sort_by_key(|(took, ..)| *took);
     let Some(kernel) = session.kernel_if_open() else { return };
-    for (_, owner, label, rules) in wanted {
-        if let Err(error) = kernel.apply_rules(Netns::Host, &owner, label, &rules) {
-            let (id, network) = (&owner.container_id, &owner.network);
-            let text = format!("container {id} of network {network:?} does not get its published port back: {error}");
+    let is_wanted = |entry: &Entry| wants(entry, free);
+    let others = journal::list(Path::new(paths::JOURNAL), None).unwrap_or_default().into_iter();
+    let others = others.filter(|other| other.uncommitted == 0 && other.pending.iter().any(is_wanted));
+    let others = others.map(|other| other.attachment).filter(|other| *other != own && !going.contains(other));
+    let others: Vec<Attachment> = others.collect();
+    if others.is_empty() {
+        return;
+    }
+    let links = match kernel.links(Netns::Host) {
+        Ok(links) => links.into_iter().map(|link| (link.id.index, link.name)).collect(),
+        Err(_) => return,
+    };
+    for other in others {
+        let given = match network {
+            Some(network) if network == other.network => {
+                let entries = journal::list(Path::new(paths::JOURNAL), Some(network)).unwrap_or_default().into_iter();
+                let same = entries.filter(|summary| summary.attachment == other);
+                offer(kernel, &other, &same.flat_map(|summary| summary.pending).collect::<Vec<_>>(), free, &links)
+            }
+            // Not while a call has it: a DEL of its own would leave what is made here. Who waits would wait for who waits.
+            _ => match Journal::open_now(Path::new(paths::JOURNAL), &other) {
+                Ok(Some(journal)) => {
+                    let entries: Vec<Entry> = journal.pending().into_iter().cloned().collect();
+                    let offered = offer(kernel, &other, &entries, free, &links);
+                    journal.remove_if_empty().map_err(|error| error.to_string()).and(offered)
+                }
+                Ok(None) => Err("another call has it now".into()),
+                Err(error) => Err(error.to_string()),
+            },
+        };
+        if let Err(why) = given {
+            let Attachment { network, container_id, .. } = other;
+            let text = format!(
+                "container {container_id} of network {network:?} does not get its published port back: {why}; its next ADD does"
+            );
             crate::log::note("error", &text);
         }
     }
 }
 
-/// What an attachment has in its journal that publishes one of these ports; whether it took it itself.
-fn claims<'a>(
-    summary: &'a Summary,
+/// Gives an attachment what it published, as far as it is free; nothing to one that is gone without a DEL.
+fn offer(
+    kernel: &mut (dyn Kernel + Send + 'static),
+    attachment: &Attachment,
+    entries: &[Entry],
     free: &[PortForward],
-) -> impl Iterator<Item = (bool, RuleOwner, &'a str, Vec<Rule>)> {
-    summary.pending.iter().filter_map(move |entry: &Entry| {
-        let Undo::ClearRules { side: Side::Host, plugin, label, rules, taken } = &entry.undo else { return None };
-        let is_one = |theirs: &PortForward| free.iter().any(|port| overlap(port, theirs));
-        if entry.state != State::Done || !ports(rules).iter().any(is_one) {
-            return None;
+    links: &HashSet<(u32, String)>,
+) -> Result<(), String> {
+    let mut ends = entries.iter().filter_map(|entry| match &entry.undo {
+        Undo::DeleteLink { side: Side::Host, name, index: Some(index) } => Some((*index, name.clone())),
+        _ => None,
+    });
+    let had_ends = ends.clone().next().is_some();
+    if had_ends && !ends.any(|end| links.contains(&end)) {
+        return Ok(());
+    }
+    let mut seen = HashSet::new();
+    // What a later ADD of it has made in the place of an earlier one's counts.
+    for entry in entries.iter().rev() {
+        let Undo::ClearRules { side: Side::Host, plugin, label, rules, .. } = &entry.undo else { continue };
+        if !seen.insert((plugin, label)) || !wants(entry, free) {
+            continue;
         }
         let owner = RuleOwner {
             plugin: plugin.clone(),
-            network: summary.attachment.network.clone(),
-            container_id: summary.attachment.container_id.clone(),
-            ifname: summary.attachment.ifname.clone(),
+            network: attachment.network.clone(),
+            container_id: attachment.container_id.clone(),
+            ifname: attachment.ifname.clone(),
         };
-        Some((*taken, owner, label.as_str(), serde_json::from_value(rules.clone()).ok()?))
-    })
+        let rules: Vec<Rule> = serde_json::from_value(rules.clone()).map_err(|error| error.to_string())?;
+        kernel.offer_rules(Netns::Host, &owner, label, &rules).map_err(|error| error.to_string())?;
+    }
+    Ok(())
+}
+
+fn wants(entry: &Entry, free: &[PortForward]) -> bool {
+    let Undo::ClearRules { side: Side::Host, rules, .. } = &entry.undo else { return false };
+    entry.state == State::Done && ports(rules).iter().any(|theirs| free.iter().any(|port| overlap(port, theirs)))
 }
 
 fn ports(rules: &Value) -> Vec<PortForward> {

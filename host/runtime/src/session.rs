@@ -384,8 +384,8 @@ impl Session {
     }
 
     /// The end of the process, but for its answer: the kernel frees and closes the rest all at once, which one by one takes 60 us.
-    /// The locks go before the answer is printed, for whoever reads it may be slow, and native delegates are told, for they
-    /// have a copy of the locks' descriptors.
+    /// The locks go before an answer is printed that nobody takes yet, and native delegates are told, for they have a copy of the
+    /// locks' descriptors.
     pub(crate) fn end(mut self: Box<Self>) {
         self.finish();
         drop((self.journal.take(), self.native.take()));
@@ -406,10 +406,9 @@ impl Session {
         Ok(())
     }
 
-    /// What `part` finds in the journal's undos.
-    pub(crate) fn entries_of<T>(&self, part: impl Fn(&Undo) -> Option<T>) -> Vec<T> {
-        let journal = self.journal.iter();
-        journal.flat_map(Journal::pending).filter_map(|entry| part(&entry.undo)).collect()
+    /// What `part` finds in the journal's entries.
+    pub(crate) fn entries_of<T>(&self, part: impl Fn(&Entry) -> Option<T>) -> Vec<T> {
+        self.journal.iter().flat_map(Journal::pending).filter_map(part).collect()
     }
 
     /// Whether the journal has operations of this plugin: an ADD of ours made the attachment.

@@ -29,10 +29,12 @@ fn error(code: u32, msg: String, details: impl Into<String>) -> Error {
     Error { code, msg, details: details.into() }
 }
 
-/// Whether users are others than the node's (user_namespaces(7)).
-fn is_in_user_namespace() -> bool {
+/// Whether it is what a user namespace shows in place of users that it does not have, the node's root among them
+/// (user_namespaces(7)).
+fn is_of_nobody_here(user: u32) -> bool {
     let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
-    !map.is_empty() && !map.split_whitespace().eq(["0", "0", "4294967295"])
+    let overflow = std::fs::read_to_string("/proc/sys/kernel/overflowuid").unwrap_or_default();
+    !map.is_empty() && !map.split_whitespace().eq(["0", "0", "4294967295"]) && overflow.trim().parse() == Ok(user)
 }
 
 /// Checks that only root could have written what is behind an open file, of this name in the generation. How many names it has
@@ -52,7 +54,7 @@ fn trusted(file: &OwnedFd, kind: SFlag, what: &str, name: &str) -> Result<(), Er
     if stat.st_mode & SFlag::S_IFMT.bits() != kind.bits() {
         return refuse("it is not of the right kind (a link or special file is in its place)".into());
     }
-    if stat.st_uid != 0 && is_in_user_namespace() {
+    if stat.st_uid != 0 && is_of_nobody_here(stat.st_uid) {
         return Err(error(
             code::COMPONENT_UNTRUSTED,
             format!(

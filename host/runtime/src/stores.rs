@@ -3,7 +3,7 @@
 use crate::store::Generation;
 use sandwire_cni::NetworkConfig;
 use sandwire_policy::{Grant, matches_any, paths};
-use sandwire_state::journal::{self, Undo};
+use sandwire_state::journal::{self, Summary, Undo};
 use sandwire_state::leases::{self, Store};
 use sandwire_state::{Outcome, Owner, StateError};
 use serde::Deserialize;
@@ -34,13 +34,26 @@ pub fn directories() -> Outcome<Vec<PathBuf>> {
         Err(error) => return Err(failed(error)),
     }
     found.retain(|directory| directory.is_dir());
-    for entry in journal::list(Path::new(paths::JOURNAL), None)?.into_iter().flat_map(|summary| summary.pending) {
+    for entry in known(None)?.into_iter().flat_map(|summary| summary.pending) {
         if let Undo::ReleaseLease { directory, .. } = entry.undo {
             found.insert(directory);
         }
     }
     Ok(found.into_iter().collect())
 }
+
+/// What the journal knows, of one network or of all: also what calls of native plugins to ours have there.
+///
+/// # Errors
+/// When it can't be read.
+pub fn known(network: Option<&str>) -> Outcome<Vec<Summary>> {
+    let mut known = journal::list(Path::new(paths::JOURNAL), network)?;
+    known.extend(journal::list(&Path::new(paths::JOURNAL).join(WITHIN), network)?);
+    Ok(known)
+}
+
+/// Below the journal: that of calls which a native plugin makes within a call of ours.
+pub(crate) const WITHIN: &str = "within";
 
 /// The store in one of them.
 ///

@@ -57,7 +57,7 @@ pub(crate) fn sweep(session: &mut Session, which: impl Fn(&Entry) -> bool) -> Ve
         let Some(journal) = session.journal() else { break };
         let noted = match &fate {
             Fate::Undone => {
-                free.extend(published::taken(&entry.undo).cloned());
+                free.extend(published::taken(&entry));
                 journal.undone(entry.id)
             }
             Fate::Later(_) | Fate::AgentDown(_) | Fate::Failed(_) => journal.failed(entry.id),
@@ -69,7 +69,7 @@ pub(crate) fn sweep(session: &mut Session, which: impl Fn(&Entry) -> bool) -> Ve
             left.push(fate);
         }
     }
-    published::give_back(session, &free, &[]);
+    published::give_back(session, &free, None, &[]);
     left
 }
 

@@ -64,7 +64,7 @@ pub fn run(
         return Err(error.clone());
     }
     if call.command == Command::Status {
-        can_be_kept(call.config.ipam_type.is_some())?;
+        can_be_kept(leases_of(generation.as_ref().ok(), call))?;
     }
     let limits = grant.as_ref().map(|grant| grant.limits.clone()).unwrap_or_default();
     let deadline = arm(&limits)?;
@@ -76,7 +76,8 @@ pub fn run(
     let namespaces = (host, container);
     let mut session = open(call, plugin, generation, grant.as_ref().ok(), deadline, namespaces, environment)?;
     if call.command == Command::Gc {
-        return collect::collect(session, &grant?, call);
+        let none = Attachment { network: String::new(), container_id: String::new(), ifname: String::new() };
+        return collect::collect(session, &grant?, call, &journals(&none, environment));
     }
     if let Some(journal) = session.journal() {
         journal.begin(call.command.as_str(), plugin).map_err(|e| Error::internal(e.to_string()))?;
@@ -92,16 +93,23 @@ pub fn run(
 const ROOM: (u64, u64) = (64 << 10, 4);
 
 /// STATUS: whether an ADD could write its journal, and its leases.
-fn can_be_kept(has_leases: bool) -> Result<(), Error> {
-    let leases = has_leases.then_some((paths::LEASES, "leases"));
-    for (path, what) in [(paths::JOURNAL, "the journal")].into_iter().chain(leases) {
-        room::look(Path::new(path), ROOM).map_err(|lack| Error {
+fn can_be_kept(leases: Option<PathBuf>) -> Result<(), Error> {
+    let leases = leases.as_deref().map(|path| (path, "leases"));
+    for (path, what) in [(Path::new(paths::JOURNAL), "the journal")].into_iter().chain(leases) {
+        room::look(path, ROOM).map_err(|lack| Error {
             code: code::NOT_AVAILABLE,
-            msg: format!("{what} can't be written to {path}: {lack}"),
+            msg: format!("{what} can't be written to {}: {lack}", path.display()),
             details: lack.remedy(),
         })?;
     }
     Ok(())
+}
+
+/// Below which directory a configuration's leases are, if its address manager is one of ours that keeps some.
+fn leases_of(generation: Option<&Generation>, call: &Invocation) -> Option<PathBuf> {
+    let (ipam, generation) = call.config.ipam_type.as_deref().zip(generation)?;
+    let grant = generation.grant(ipam).ok()??;
+    grant.imports.contains("leases").then(|| stores::roots(generation, &call.config, false).pop())?
 }
 
 fn arm(limits: &Limits) -> Result<Deadline, Error> {
@@ -122,7 +130,8 @@ fn container(call: &Invocation, host: &OwnNetns, needs_container: bool) -> Resul
     let Some(path) = &call.netns else { return Ok(None) };
     let fd = match open_netns(path) {
         Ok(fd) => fd,
-        Err(_) if call.command == Command::Del || !needs_container => return Ok(None),
+        Err(_) if call.command == Command::Del => return Ok(None),
+        Err(KernelError::NotFound(_) | KernelError::Invalid(_)) if !needs_container => return Ok(None),
         Err(error) => {
             return Err(Error {
                 code: code::INTERNAL,
@@ -215,7 +224,7 @@ fn journals(attachment: &Attachment, environment: &[(String, String)]) -> PathBu
     let name = native::name_of(&attachment.container_id, &attachment.ifname);
     let within = environment.iter().any(|(key, value)| key == native::WITHIN && *value == name);
     let all = PathBuf::from(paths::JOURNAL);
-    if within { all.join("within") } else { all }
+    if within { all.join(stores::WITHIN) } else { all }
 }
 
 pub(crate) fn busy(deadline: &Deadline, of: &str, error: &sandwire_state::StateError) -> Error {
@@ -293,12 +302,15 @@ fn add(mut session: Box<Session>, grant: Grant, config: &NetworkConfig, stdout: 
         if !answer::is_taken(stdout) {
             return Ok(Some(text));
         }
-        answer::print(stdout, &text, Deadline::interrupted).map(|()| None).map_err(undelivered)
+        answer::deliver(stdout, &text, Deadline::interrupted).map(|()| None).map_err(undelivered)
     });
     let late = match finished {
         Ok(late) => late,
         Err(mut error) => {
             session.deadline.begin_undo();
+            if let Some(journal) = session.journal() {
+                journal.reopen();
+            }
             let left = undo::sweep(&mut session, |entry| entry.id > before);
             forget_empty(&mut session);
             explain(&mut error, &left);
@@ -307,7 +319,7 @@ fn add(mut session: Box<Session>, grant: Grant, config: &NetworkConfig, stdout: 
     };
     session.end();
     // Who reads no more must not keep the next call for this attachment, a DEL, waiting.
-    late.map_or(Ok(()), |text| answer::print(stdout, &text, || false).map_err(undelivered))
+    late.map_or(Ok(()), |text| answer::deliver(stdout, &text, || false).map_err(undelivered))
 }
 
 fn undelivered(errno: Errno) -> Error {

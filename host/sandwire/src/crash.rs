@@ -11,7 +11,9 @@ const FAULT: &[u8] = b"{\n    \"code\": 999,\n    \"msg\": \"sandwire crashed\",
 extern "C" fn on_fault(signal: libc::c_int) {
     // SAFETY: write and _exit are async-signal-safe (signal-safety(7)); the bytes are static.
     unsafe {
-        libc::write(1, FAULT.as_ptr().cast(), FAULT.len());
+        if !sandwire_runtime::answer::is_delivered() {
+            libc::write(1, FAULT.as_ptr().cast(), FAULT.len());
+        }
         libc::_exit(128 + signal);
     }
 }

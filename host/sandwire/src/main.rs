@@ -27,6 +27,8 @@ fn main() -> ExitCode {
     match std::panic::catch_unwind(serve) {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(error)) => refuse(&error),
+        // The attachment is there, and whoever called knows of it.
+        Err(_) if answer::is_delivered() => ExitCode::SUCCESS,
         Err(_) => refuse(&Error {
             code: code::INTERNAL,
             msg: "sandwire failed".into(),

@@ -3,15 +3,14 @@
 
 use crate::output::Output;
 use anyhow::{Result, anyhow, bail, ensure};
-use sandwire_policy::paths;
 use sandwire_runtime::repair::in_time;
 use sandwire_runtime::stores;
-use sandwire_state::journal::{self, Attachment};
+use sandwire_state::journal::Attachment;
 use sandwire_state::leases::Made;
 use serde::Serialize;
 use std::collections::HashSet;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// What is asked of leases.
@@ -80,7 +79,7 @@ fn rows(network: Option<&str>) -> Result<Vec<Row>> {
             continue;
         }
         let survey = in_time(|| stores::open(&directory)?.survey())?;
-        let known = journal::list(Path::new(paths::JOURNAL), Some(&name))?;
+        let known = stores::known(Some(&name))?;
         let known: HashSet<Attachment> = known.into_iter().map(|summary| summary.attachment).collect();
         let row = |address, state| Row {
             network: name.clone(),

@@ -3,6 +3,7 @@
 use crate::{Outcome, StateError};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
+use nix::sys::stat::{major, minor};
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -11,25 +12,31 @@ use std::path::Path;
 /// installed without SA_RESTART, from a timer that repeats, since one that fires just before the wait begins is lost).
 pub(crate) fn flock(file: File, how: FlockArg, path: &Path) -> Outcome<Flock<File>> {
     Flock::lock(file, how).map_err(|(_, errno)| match errno {
-        Errno::EINTR => busy(path),
+        Errno::EINTR | Errno::EWOULDBLOCK => busy(path),
         errno => StateError::io("lock", path, errno),
     })
 }
 
 /// The text of a wait that a signal ended.
 pub(crate) fn busy(path: &Path) -> StateError {
+    held(path, "held by process", ": end it if it hangs")
+}
+
+/// The same of a part of a file that calls have in common: which of them has the part the kernel does not say.
+pub(crate) fn busy_part(path: &Path) -> StateError {
+    held(path, "by one of the processes", "")
+}
+
+fn held(path: &Path, whose: &str, then: &str) -> StateError {
     let holders = holders(path);
-    let who = match holders.is_empty() {
-        true => String::new(),
-        false => format!(" (held by process {}: end it if it hangs)", holders.join(", ")),
-    };
+    let who = if holders.is_empty() { String::new() } else { format!(" ({whose} {}{then})", holders.join(", ")) };
     StateError::Busy(format!("another call held {} until this one's deadline; try again later{who}", path.display()))
 }
 
 /// Who has a lock of a file, as `123 (bridge)`; as far as this process can see (proc(5), /proc/locks).
 fn holders(path: &Path) -> Vec<String> {
-    let Ok(inode) = std::fs::metadata(path).map(|meta| meta.ino()) else { return Vec::new() };
-    let inode = format!(":{inode}");
+    let Ok(meta) = std::fs::metadata(path) else { return Vec::new() };
+    let this = format!("{:02x}:{:02x}:{}", major(meta.dev()), minor(meta.dev()), meta.ino());
     let locks = std::fs::read_to_string("/proc/locks").unwrap_or_default();
     let mut found: Vec<String> = Vec::new();
     for line in locks.lines() {
@@ -37,10 +44,11 @@ fn holders(path: &Path) -> Vec<String> {
         // One that waits has an arrow for its second word; a lock of an open file (F_OFD_SETLK) has no process.
         let [_, _, _, _, process, file, ..] = words.as_slice() else { continue };
         let Ok(id) = process.parse::<u32>() else { continue };
-        if !file.ends_with(&inode) || id == 0 || id == std::process::id() {
+        if *file != this || id == std::process::id() {
             continue;
         }
-        let name = std::fs::read_to_string(format!("/proc/{id}/comm")).unwrap_or_default();
+        // Who has ended may have left it to a child; another process may have its number.
+        let Ok(name) = std::fs::read_to_string(format!("/proc/{id}/comm")) else { continue };
         let holder = format!("{id} ({})", name.trim_end().replace(char::is_control, "?"));
         if !found.contains(&holder) {
             found.push(holder);

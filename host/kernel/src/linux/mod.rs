@@ -444,6 +444,10 @@ impl Kernel for LinuxKernel {
         self.firewall(netns)?.apply(owner, label, rules)
     }
 
+    fn offer_rules(&mut self, netns: Netns, owner: &RuleOwner, label: &str, rules: &[Rule]) -> Outcome<()> {
+        self.firewall(netns)?.offer(owner, label, rules)
+    }
+
     fn check_rules(&mut self, netns: Netns, rules: &[Rule]) -> Outcome<()> {
         let firewall = self.firewall(netns)?;
         let answer = firewall.check(rules);

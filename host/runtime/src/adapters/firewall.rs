@@ -146,9 +146,9 @@ impl firewall::Host for Guest {
             kernel.clear_reference_rules(netns, &owner, &held)
         })?;
         let is_one = |undo: &Undo| matches!(undo, Undo::ClearRules { side: at, plugin: whose, .. } if *whose == plugin && *at == side(netns));
-        let free = session.entries_of(|undo| published::taken(undo).filter(|_| is_one(undo)).cloned());
+        let free = session.entries_of(|entry| is_one(&entry.undo).then(|| published::taken(entry))).concat();
         session.taken_back(is_one)?;
-        published::give_back(session, &free, &[]);
+        published::give_back(session, &free, None, &[]);
         Ok(())
     }
 }

@@ -62,7 +62,7 @@ impl sysctl::Host for Guest {
             netns: identity,
         };
         let write = |kernel: &mut (dyn Kernel + Send + 'static)| {
-            kernel.write_sysctl(netns, &key, &value)?;
+            kernel.set_sysctl(netns, &key, &value)?;
             Ok(kernel.read_sysctl(netns, &key).ok())
         };
         session.perform(&plugin, undo(None), write, |wrote| Some(undo(wrote.clone()))).map(drop)

@@ -50,10 +50,15 @@ fn damaged(options: &Options, summary: &Summary) -> Outcome<Finding> {
         return finding(text, Remedy::Told);
     }
     let text = format!("{lines}; nothing else is left in {}: a DEL has ended", path.display());
-    if options.dry_run {
+    if options.dry_run && summary.ends_with_del {
         return finding(text, Remedy::WouldMend);
     }
     match in_time(|| journal_of(attachment))? {
+        // What can't be read may be all that an ADD did: of a later release, which this one was put in the place of.
+        Ok(journal) if !journal.ends_with_del() => {
+            let text = format!("{lines}; nothing else is in {}: when its container is gone, remove it", path.display());
+            finding(text, Remedy::Told)
+        }
         Ok(journal) => match journal.remove_if_unreadable()? {
             true => finding(text, Remedy::Mended),
             false => finding(format!("{lines}; it was attached again meanwhile"), Remedy::Told),

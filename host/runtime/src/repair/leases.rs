@@ -2,8 +2,7 @@
 
 use super::{Finding, Kind, Options, Remedy, in_time};
 use crate::stores;
-use sandwire_policy::paths;
-use sandwire_state::journal::{self, Attachment, State, Summary, Undo};
+use sandwire_state::journal::{Attachment, State, Summary, Undo};
 use sandwire_state::leases::{Listed, Made, Survey};
 use sandwire_state::{Outcome, Owner, StateError};
 use std::collections::HashSet;
@@ -51,7 +50,7 @@ impl Store {
     fn look(directory: &Path) -> Outcome<Self> {
         let survey = stores::open(directory)?.survey()?;
         let network = stores::network(directory);
-        let known = journal::list(Path::new(paths::JOURNAL), Some(&network))?;
+        let known = stores::known(Some(&network))?;
         Ok(Self { directory: directory.to_owned(), network, survey, known })
     }
 
@@ -161,7 +160,7 @@ impl Store {
         }
         // An ADD may have ended between the two looks, and a DEL may have since: leases, then once more the journal.
         let now = stores::open(&self.directory)?.survey()?;
-        let known = journal::list(Path::new(paths::JOURNAL), Some(&self.network))?;
+        let known = stores::known(Some(&self.network))?;
         let said = |attachment: &Attachment, address: IpAddr| {
             let mut same = known.iter().filter(|summary| summary.attachment == *attachment);
             same.any(|summary| self.leased(summary).contains(&address))

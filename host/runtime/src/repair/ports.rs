@@ -17,7 +17,7 @@ pub(super) fn look() -> Outcome<Vec<Finding>> {
     let lost = summaries.iter().filter_map(|summary| Some((summary, unplugged(summary, &links)?)));
     let finding = |(summary, (port, bridge)): (&Summary, (&LinkInfo, String))| {
         let text = format!(
-            "its port {0} is in no bridge, ADD had put it into {bridge}: the container is cut off; attach it again, or, when {bridge} is there with its addresses: ip link set {0} master {bridge}",
+            "its port {0} is in no bridge, ADD had put it into {bridge}: the container is cut off; attach it again, or, when {bridge} is there with its addresses: ip link set {0} master {bridge} (a VLAN, isolation and hairpin mode of the port do not come back so)",
             port.name
         );
         Finding::about(Kind::LostPort, &summary.attachment, text, Remedy::Told)

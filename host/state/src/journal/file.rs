@@ -55,6 +55,7 @@ struct Call {
     plugin: String,
     /// An ADD that has not ended: what it did is to be undone.
     open: bool,
+    is_del: bool,
 }
 
 /// What a file says.
@@ -84,7 +85,9 @@ impl Content {
     pub(super) fn apply(&mut self, line: Line<'_>) {
         match line {
             Line::Attachment(attachment) => self.attachment = Some(attachment.into_owned()),
-            Line::Begin { verb, plugin } => self.calls.push(Call { plugin: plugin.into_owned(), open: verb == "ADD" }),
+            Line::Begin { verb, plugin } => {
+                self.calls.push(Call { plugin: plugin.into_owned(), open: verb == "ADD", is_del: verb == "DEL" });
+            }
             Line::Intend { id, plugin, undo } => {
                 let entry = Entry { id, plugin: plugin.into_owned(), undo: undo.into_owned(), state: State::Intended };
                 self.entries.push((self.calls.len(), entry));
@@ -111,6 +114,19 @@ impl Content {
                 }
             }
         }
+    }
+
+    /// The newest call has not succeeded after all.
+    pub(super) fn reopen(&mut self) {
+        if let Some(call) = self.calls.last_mut() {
+            call.open = true;
+            self.facts.remove(&call.plugin);
+        }
+    }
+
+    /// Whether the newest call is a DEL.
+    pub(super) fn ends_with_del(&self) -> bool {
+        self.calls.last().is_some_and(|call| call.is_del)
     }
 
     /// Not one line.

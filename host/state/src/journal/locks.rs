@@ -54,18 +54,18 @@ impl Lock {
     /// Waits until no other call works on this attachment. Two attachments whose hashes meet wait for each other, once in
     /// 2^62.
     pub(super) fn attachment(&self, owner: &Owner) -> Outcome<()> {
-        let digest = names::digest(&[&owner.container_id, &owner.ifname]);
-        let byte = digest.get(..16).and_then(|hex| u64::from_str_radix(hex, 16).ok()).unwrap_or(0) >> 2;
-        let range = nix::libc::flock {
-            l_type: libc::F_WRLCK as i16,
-            l_whence: libc::SEEK_SET as i16,
-            l_start: byte as i64,
-            l_len: 1,
-            l_pid: 0,
-        };
-        match fcntl(&*self.file, FcntlArg::F_OFD_SETLKW(&range)) {
+        match fcntl(&*self.file, FcntlArg::F_OFD_SETLKW(&range_of(owner))) {
             Ok(_) => Ok(()),
-            Err(Errno::EINTR) => Err(lock::busy(&self.path)),
+            Err(Errno::EINTR) => Err(lock::busy_part(&self.path)),
+            Err(errno) => Err(StateError::io("lock the attachment in", &self.path, errno)),
+        }
+    }
+
+    /// The same without waiting; whether it was to be had.
+    pub(super) fn attachment_now(&self, owner: &Owner) -> Outcome<bool> {
+        match fcntl(&*self.file, FcntlArg::F_OFD_SETLK(&range_of(owner))) {
+            Ok(_) => Ok(true),
+            Err(Errno::EAGAIN | Errno::EACCES) => Ok(false),
             Err(errno) => Err(StateError::io("lock the attachment in", &self.path, errno)),
         }
     }
@@ -82,5 +82,18 @@ impl Lock {
         if alone && empty() {
             let _ = std::fs::remove_file(&self.path);
         }
+    }
+}
+
+/// One byte of the file.
+fn range_of(owner: &Owner) -> nix::libc::flock {
+    let digest = names::digest(&[&owner.container_id, &owner.ifname]);
+    let byte = digest.get(..16).and_then(|hex| u64::from_str_radix(hex, 16).ok()).unwrap_or(0) >> 2;
+    nix::libc::flock {
+        l_type: libc::F_WRLCK as i16,
+        l_whence: libc::SEEK_SET as i16,
+        l_start: byte as i64,
+        l_len: 1,
+        l_pid: 0,
     }
 }

@@ -86,6 +86,18 @@ impl Journal {
         Self::read(root, attachment.clone(), Some(lock))
     }
 
+    /// The same without waiting; none while a call has it, or GC its network.
+    pub fn open_now(root: &Path, attachment: &Attachment) -> Outcome<Option<Self>> {
+        let lock = match Lock::take(root, &attachment.network, FlockArg::LockSharedNonblock) {
+            Err(StateError::Busy(_)) => return Ok(None),
+            lock => lock?,
+        };
+        match lock.attachment_now(&attachment.owner())? {
+            true => Self::read(root, attachment.clone(), Some(lock)).map(Some),
+            false => Ok(None),
+        }
+    }
+
     fn read(root: &Path, attachment: Attachment, lock: Option<Lock>) -> Outcome<Self> {
         let folder = folder(root, &attachment.network);
         let path = path(root, &attachment);
@@ -195,6 +207,17 @@ impl Journal {
         self.record(|| Line::Commit { facts: Cow::Borrowed(facts) })
     }
 
+    /// The call that was committed has failed after all: what it did is uncommitted again, and with the last of it goes what it
+    /// wrote.
+    pub fn reopen(&mut self) {
+        self.content.reopen();
+    }
+
+    /// Whether the last call was a DEL: what is there besides is what that could not take back.
+    pub fn ends_with_del(&self) -> bool {
+        self.content.ends_with_del()
+    }
+
     /// What `commit` was given last, for each plugin.
     pub fn facts(&self) -> &BTreeMap<String, Value> {
         &self.content.facts
@@ -271,6 +294,8 @@ pub struct Summary {
     pub facts: BTreeMap<String, Value>,
     /// Lines that this release can't read.
     pub damaged: usize,
+    /// Whether the last call was a DEL.
+    pub ends_with_del: bool,
 }
 
 impl Summary {
@@ -303,10 +328,10 @@ pub fn list(root: &Path, network: Option<&str>) -> Outcome<Vec<Summary>> {
 }
 
 fn summary(content: Content) -> Option<Summary> {
-    let uncommitted = content.uncommitted().count();
+    let (uncommitted, ends_with_del) = (content.uncommitted().count(), content.ends_with_del());
     let Content { attachment, entries, facts, damaged, .. } = content;
     let pending = entries.into_iter().map(|(_, entry)| entry).collect();
-    Some(Summary { attachment: attachment?, pending, uncommitted, facts, damaged })
+    Some(Summary { attachment: attachment?, pending, uncommitted, facts, damaged, ends_with_del })
 }
 
 fn entries(folder: &Path) -> Outcome<Vec<PathBuf>> {

@@ -4,6 +4,7 @@
 use sandwire_harness::{Installation, NATIVE, Node, OURS, Outcome, Place, Pod, Verb};
 use serde_json::{Value, json};
 use std::process::Command;
+use std::time::Duration;
 
 /// Says what it is asked, answers as files in /run want it.
 const SCRIPT: &str = r#"#!/bin/sh
@@ -67,9 +68,36 @@ fn one_that_calls_ours() {
         bench.call_with(Verb::Del, &more).done().unwrap();
         bench.node.snapshot().unwrap().assert_same_attachments(&before).unwrap();
     }
-    // A plugin that fails after it.
-    let result = bench.call_with(Verb::Add, &json!({"ipam": more["ipam"], "vlan": 7})).error();
-    assert!(result.is_ok(), "this kernel has no VLAN filtering, or the case is none");
+    // GC goes the same way; the one that is listed keeps its address, the other's is given back by ours.
+    let result = bench.call_with(Verb::Add, &more).result().unwrap();
+    let address = result["ips"][0]["address"].as_str().unwrap().split('/').next().unwrap().to_owned();
+    let lease = format!("/var/lib/cni/networks/mynet/{address}");
+    bench
+        .node
+        .sh(&format!("printf 'other\\r\\neth0' >/var/lib/cni/networks/mynet/10.30.0.99; test -e {lease}"))
+        .unwrap();
+    let mut gc = more.clone();
+    gc["cni.dev/valid-attachments"] = json!([{"containerID": bench.pod.id, "ifname": "eth0"}]);
+    let outcome = bench.call_with(Verb::Gc, &gc);
+    assert!(outcome.duration < Duration::from_secs(10), "{outcome}");
+    outcome.done().unwrap();
+    bench.node.sh(&format!("test -e {lease}; test ! -e /var/lib/cni/networks/mynet/10.30.0.99")).unwrap();
+    bench.call_with(Verb::Del, &more).done().unwrap();
+    bench.node.snapshot().unwrap().assert_same_attachments(&before).unwrap();
+    // An ADD that fails after it.
+    let mut config = json!({"cniVersion": "1.1.0", "name": "mynet", "type": "bridge", "bridge": "cni0"});
+    config["ipam"] = more["ipam"].clone();
+    bench.node.write("/mnt/config", config.to_string()).unwrap();
+    let text = bench
+        .node
+        .sh(&format!(
+            "export CNI_COMMAND=ADD CNI_CONTAINERID={} CNI_NETNS={} CNI_IFNAME=eth0 CNI_PATH=/mnt/ipam
+            ! {OURS}/bridge </mnt/config 2>&1 >/dev/full; ls /var/lib/cni/networks/mynet",
+            bench.pod.id,
+            bench.pod.netns.display()
+        ))
+        .unwrap();
+    assert!(text.contains("the result could not be written") && !text.contains("\n10.30."), "{text}");
     bench.node.snapshot().unwrap().assert_same_attachments(&before).unwrap();
 }
 

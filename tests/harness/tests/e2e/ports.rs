@@ -192,6 +192,38 @@ fn a_port_that_is_taken_comes_back() {
         chain.detach(pod, result);
     }
     assert!(!answers());
+    // One that died without a DEL gets nothing back, and nobody's port is taken for it.
+    let other = json!([{"hostPort": 8081, "containerPort": 80, "protocol": "tcp"}]);
+    let both = json!([ports[0], other[0]]);
+    let gone = chain.node.pod("e").unwrap();
+    let dead = chain.attach(&gone, &both);
+    gone.drop_netns(&chain.node).unwrap();
+    chain.node.sh("while ip -br link | grep -q ^veth; do sleep 0.02; done").unwrap();
+    let results = [dead, chain.attach(&second, &ports), chain.attach(&third, &other)];
+    chain.serve(&third, &results[2]);
+    let published = || {
+        let rules = chain.node.sh("nft list ruleset").unwrap();
+        rules.lines().filter(|line| line.contains("8080 comment") && line.contains(" : 10.1.2.")).count()
+    };
+    assert!(published() > 0);
+    chain.detach(&second, &results[1]);
+    assert_eq!(published(), 0);
+    // One that lives gets what is free, and not what somebody else has by now.
+    let fourth = chain.node.pod("d").unwrap();
+    let living = chain.attach(&fourth, &both);
+    chain.serve(&fourth, &living);
+    let results = [results[0].clone(), chain.attach(&second, &ports), results[2].clone()];
+    let mut config = Chain::config("portmap", &other);
+    config["prevResult"] = results[2].clone();
+    chain.node.cni("portmap", Verb::Add, &third, "eth0", &config).unwrap().result().unwrap();
+    chain.detach(&second, &results[1]);
+    assert!(answers(), "8080 is the fourth's again");
+    let rules = chain.node.sh("nft list ruleset | grep 8081").unwrap();
+    let address = results[2]["ips"][0]["address"].as_str().unwrap().split('/').next().unwrap();
+    assert!(rules.contains(address), "8081 is the third's: {rules}");
+    for (pod, result) in [(&fourth, &living), (&third, &results[2]), (&gone, &results[0])] {
+        chain.detach(pod, result);
+    }
     chain.node.sh("test -z \"$(nft list ruleset | grep sandwire; ip -br link | grep veth)\"").unwrap();
 }
 

@@ -18,7 +18,7 @@ use super::expression::{
 use super::message::{FAMILY_BRIDGE, FAMILY_INET, FAMILY_IPV4, FAMILY_IPV6, Hook, KeyType, Message, Place};
 use super::owner::Owner;
 use super::seen;
-use super::settle::{Label, records, settle};
+use super::settle::{Held, Label, records, settle};
 use super::wire::Wire;
 use crate::{Ingress, KernelError, Outcome};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -157,7 +157,7 @@ pub(super) fn reopen(wire: &mut Wire, addresses: &[IpAddr]) -> Outcome<()> {
                 Some(Entry::Address { address: other, .. }) if other != address => Some(within(*other)),
                 _ => None,
             });
-        settle(wire, owner, Some(&label), &[(&WITHIN, others.collect())])?;
+        settle(wire, owner, Some(&label), &[(&WITHIN, others.collect())], Held::Take)?;
     }
     Ok(())
 }

@@ -29,7 +29,7 @@ use crate::{FirewallObject, Ingress, KernelError, Outcome, Rule, RuleHolder, Rul
 use entry::{Entry, Protocol, Table, Wanted};
 use owner::Owner;
 pub(super) use reference::limiter;
-use settle::{Label, settle};
+use settle::{Held, Label, settle};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
@@ -75,10 +75,23 @@ impl Nftables {
                 _ => None,
             })
             .collect();
-        settle(&mut self.wire, Owner::of(owner), Some(&label), &tables)
+        settle(&mut self.wire, Owner::of(owner), Some(&label), &tables, Held::Take)
             // Only now: until the address is this owner's, nobody else's isolation is opened for it.
             .and_then(|settled| forward::reopen(&mut self.wire, &open).map(|()| settled))
             .and_then(|settled| self.after(&settled.gone, forwards).map(|()| settled.taken))
+            .map_err(|error| error.context(format!("could not install the firewall rules of {}", name(owner))))
+    }
+
+    /// The same for an owner who comes second: what somebody else has stays theirs, and of `rules` those are made whose address or
+    /// port is free.
+    ///
+    /// # Errors
+    /// As [`Nftables::apply`].
+    pub fn offer(&mut self, owner: &RuleOwner, label: &str, rules: &[Rule]) -> Outcome<()> {
+        let tables = translate(rules)?;
+        let label = label_of(owner, label);
+        settle(&mut self.wire, Owner::of(owner), Some(&label), &tables, Held::Leave)
+            .and_then(|settled| self.after(&settled.gone, false))
             .map_err(|error| error.context(format!("could not install the firewall rules of {}", name(owner))))
     }
 
@@ -157,7 +170,7 @@ impl Nftables {
     /// The kernel's.
     pub fn clear(&mut self, owner: &RuleOwner) -> Outcome<()> {
         let tables = TABLES.map(|table| (table, Vec::new()));
-        settle(&mut self.wire, Owner::of(owner), None, &tables)
+        settle(&mut self.wire, Owner::of(owner), None, &tables, Held::Take)
             // A killed process may have left the rules in other programs' chains.
             .and_then(|settled| self.after(&settled.gone, owner.plugin == reference::FIREWALL))
             .and_then(|()| reference::clear(&mut self.wire, owner))

@@ -4,7 +4,7 @@ use super::entry::{Entry, GROUP_USE, OWNERS, Record, Table, target_of};
 use super::message::Message;
 use super::owner::{Owner, attachment_hash, network_hash};
 use super::seen::{self, Element};
-use super::settle::{rules_of, settle};
+use super::settle::{Held, rules_of, settle};
 use super::sweep::sweep;
 use super::wire::Wire;
 use crate::Outcome;
@@ -55,7 +55,7 @@ pub(super) fn remove(wire: &mut Wire, table: &Table, stale: &dyn Fn(&Owner) -> b
         }
         // Something of it is gone already; one by one it is looked at before.
         for owner in some.iter().map(|(owner, _)| *owner).collect::<BTreeSet<_>>() {
-            settle(wire, owner, None, &[(table, Vec::new())])?;
+            settle(wire, owner, None, &[(table, Vec::new())], Held::Take)?;
         }
     }
     // Elements without a record: somebody has flushed the set of records by hand.

@@ -32,6 +32,15 @@ pub(super) struct Label {
     pub(super) comment: String,
 }
 
+/// What becomes of a place that another owner has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Held {
+    /// It is taken from them.
+    Take,
+    /// They keep it, and this owner goes without.
+    Leave,
+}
+
 /// What an owner's rules have come to be.
 #[derive(Debug, Default)]
 pub(super) struct Settled {
@@ -47,6 +56,7 @@ pub(super) fn settle(
     owner: Owner,
     label: Option<&Label>,
     tables: &[(&Table, Vec<Wanted>)],
+    held: Held,
 ) -> Outcome<Settled> {
     let concerned = concerned(wire, owner, tables)?;
     let mut tries = 1;
@@ -58,7 +68,7 @@ pub(super) fn settle(
         let mut touched = Vec::new();
         let mut settled = Settled::default();
         for (table, wanted) in &concerned {
-            let plan = Plan::make(wire, table, owner, label, wanted, tries <= BOUND_TRIES)?;
+            let plan = Plan::make(wire, table, (owner, label), wanted, held, tries <= BOUND_TRIES)?;
             // The first table's is the oldest: what was looked at later can only be newer.
             generation = generation.or(plan.generation);
             bound |= plan.bound;
@@ -90,7 +100,7 @@ pub(super) fn rehearse(wire: &mut Wire, owner: Owner, label: &Label, tables: &[(
     for (table, wanted) in tables.iter().filter(|(_, wanted)| !wanted.is_empty()) {
         let mut tries = 1;
         loop {
-            let plan = Plan::make(wire, table, owner, Some(label), wanted, true)?;
+            let plan = Plan::make(wire, table, (owner, Some(label)), wanted, Held::Take, true)?;
             match wire.rehearse(&plan.changes) {
                 Ok(()) => break,
                 // ENOENT: a group that went since it was looked at; or there is no expression, chain type or family of this
@@ -236,9 +246,9 @@ impl Plan {
     fn make(
         wire: &mut Wire,
         table: &Table,
-        owner: Owner,
-        label: Option<&Label>,
+        (owner, label): (Owner, Option<&Label>),
         wanted: &[Wanted],
+        held: Held,
         at_once: bool,
     ) -> Outcome<Self> {
         let look = Look::at(wire, table, owner, wanted)?;
@@ -260,7 +270,9 @@ impl Plan {
             (plan.bound, plan.again) = (true, true);
             return Ok(plan);
         }
-        let decision = decide(wire, table, owner, label, wanted, &look)?;
+        // That a place is free has to be true when it is taken.
+        plan.bound |= held == Held::Leave;
+        let decision = decide(wire, table, (owner, label), wanted, held, &look)?;
         let mut groups = look.groups.clone();
         let removals = remove_elements(wire, table, &decision.gone, &mut groups)?;
 
@@ -410,9 +422,9 @@ pub(super) fn has_rule(wire: &mut Wire, table: &Table, name: &str, rule: &[Attri
 fn decide<'a>(
     wire: &mut Wire,
     table: &Table,
-    owner: Owner,
-    label: Option<&Label>,
+    (owner, label): (Owner, Option<&Label>),
     wanted: &'a [Wanted],
+    held: Held,
     look: &Look,
 ) -> Outcome<Decision<'a>> {
     let mut gone: Vec<Entry> = Vec::new();
@@ -443,10 +455,16 @@ fn decide<'a>(
         if standing.get(&wanted.entry.place()) == Some(&&wanted.entry) {
             continue;
         }
-        added.push(wanted);
         // In a group of another policy it is another place, which has the same companions.
-        let in_the_way = std::iter::once(holder).chain(companions).flatten();
-        for comment in in_the_way {
+        let mut in_the_way = std::iter::once(holder).chain(companions).flatten();
+        let is_anothers = |comment: &String| {
+            Owner::of_comment(comment) != Some(owner) && !gone.iter().any(|entry| entry.is_in_the_way_of(&wanted.entry))
+        };
+        if held == Held::Leave && in_the_way.clone().any(is_anothers) {
+            continue;
+        }
+        added.push(wanted);
+        for comment in in_the_way.by_ref() {
             if !gone.iter().any(|entry| entry.is_in_the_way_of(&wanted.entry)) {
                 // The address or port was another's, who is gone without a DEL.
                 let previous = Owner::of_comment(comment).filter(|previous| *previous != owner);
