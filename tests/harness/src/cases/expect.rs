@@ -10,8 +10,9 @@ use serde_json::Value;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// Carrier and operstate follow a call by an instant (linkwatch works in the background).
-const SETTLING: Duration = Duration::from_millis(500);
+/// Carrier and operstate follow a call: linkwatch works in the background, on what does not hurry once a second
+/// (`linkwatch_schedule_work`).
+const SETTLING: Duration = Duration::from_secs(3);
 
 /// Whether these expectations are of an error.
 pub(super) fn of_error(expected: &[Expectation]) -> bool {

@@ -48,7 +48,7 @@ pub enum Holder {
     Nobody,
     /// The last who was added.
     Is(Attachment),
-    /// Any of them, or nobody: a call was killed, or two ran at once.
+    /// Any of them, or nobody: a call was killed, two ran at once, or the last one went.
     Unknown,
 }
 
@@ -141,10 +141,15 @@ impl Model {
     pub fn set(&mut self, attachment: Attachment, state: State) {
         self.untidy |= attachment.net.has_rules() && state == State::Loose;
         if attachment.contends() {
+            let others = self.states.keys().filter(|other| **other != attachment && other.contends());
+            let others = others.filter(|other| self.is_up(other)).count();
             self.holder = match (&state, self.holder) {
                 (State::Loose, _) => Holder::Unknown,
                 (State::Up(_), holder) => holder,
-                (_, Holder::Is(holder)) if holder == attachment => Holder::Nobody,
+                (_, Holder::Is(holder)) if holder != attachment => Holder::Is(holder),
+                // Another has it again if it lives, and no call has it just then (`published.rs`).
+                _ if others > 0 => Holder::Unknown,
+                (_, Holder::Is(_)) => Holder::Nobody,
                 (_, holder) => holder,
             };
         }
