@@ -4,7 +4,7 @@ use crate::common::bridge;
 use crate::ctl::{ctl, ctl_status, json};
 use sandwire_harness::{Installation, Node, Outcome, Place, Verb};
 use serde_json::{Value, json as value};
-use std::process::Command;
+use std::process::{Child, Command};
 
 const NETWORKS: &str = "/var/lib/cni/networks";
 
@@ -120,17 +120,23 @@ fn release() {
     assert_eq!(json(&node, &["leases", "show", "10.1.0.3"])["container_id"], "d");
 }
 
-/// It waits for whoever is at work on the store, native host-local or ours.
-#[test]
-fn release_takes_the_lock() {
-    let node = node();
-    call(&node, Verb::Add, "a", &pool()).result().unwrap();
+/// Somebody who has the store's lock until a line comes.
+fn holder(node: &Node) -> Child {
     let mut command = Command::new("/bin/sh");
     command.args(["-c", &format!("exec flock {NETWORKS}/pool/lock sh -c 'echo held; read line'")]).env_clear();
     command.env("PATH", "/usr/bin:/bin");
     let mut holder = node.spawn(&Place::Host, command).unwrap();
     let mut held = [0; 5];
     std::io::Read::read_exact(holder.stdout.as_mut().unwrap(), &mut held).unwrap();
+    holder
+}
+
+/// It waits for whoever is at work on the store, native host-local or ours.
+#[test]
+fn release_takes_the_lock() {
+    let node = node();
+    call(&node, Verb::Add, "a", &pool()).result().unwrap();
+    let mut holder = holder(&node);
     let mut command = Command::new(Installation::sandwirectl());
     command.args(["leases", "release", "10.1.0.2", "--yes"]).env_clear();
     let mut waiting = node.spawn(&Place::Host, command).unwrap();
@@ -147,12 +153,7 @@ fn release_takes_the_lock() {
 fn a_lock_that_is_held() {
     let node = node();
     call(&node, Verb::Add, "a", &pool()).result().unwrap();
-    let mut command = Command::new("/bin/sh");
-    command.args(["-c", &format!("exec flock {NETWORKS}/pool/lock sh -c 'echo held; read line'")]).env_clear();
-    command.env("PATH", "/usr/bin:/bin");
-    let mut holder = node.spawn(&Place::Host, command).unwrap();
-    let mut held = [0; 5];
-    std::io::Read::read_exact(holder.stdout.as_mut().unwrap(), &mut held).unwrap();
+    let mut holder = holder(&node);
     let tool = |args: &[&str]| {
         let mut command = Command::new(Installation::sandwirectl());
         command.args(args).env_clear();
