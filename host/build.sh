@@ -24,10 +24,11 @@ lld=$(rustc --print sysroot)/lib/rustlib/$(rustc -vV | sed -n 's/^host: //p')/bi
 link=(-C "link-arg=-B$lld" -C link-arg=-fuse-ld=lld -C link-arg=-Wl,-z,pack-relative-relocs
   -C "link-arg=-Wl,--symbol-ordering-file=$PWD/host/order/functions" -C link-arg=-Wl,--no-warn-symbol-ordering
   -C link-arg=-Wl,-e,sandwire_start)
-# The map says afterwards which names of the list there were.
-link+=(-C "link-arg=-Wl,-Map=$PWD/out/sandwire.map" -C link-arg=-Wl,--no-demangle)
+# The map says afterwards which names of the list there were. It stays with the binary: one without the other is none.
+map=$(realpath -m "$binary.map")
+link+=(-C "link-arg=-Wl,-Map=$map" -C link-arg=-Wl,--no-demangle)
 [ "${SANDWIRE_SYMBOLS:-}" = yes ] && link+=(-C strip=none)
-mkdir -p out
+mkdir -p "$(dirname "$map")"
 CC_x86_64_unknown_linux_musl=gcc RUSTFLAGS="-C target-feature=+crt-static --cfg sha2_backend=\"soft\"" \
   cargo rustc --locked --release --target $target -p sandwire -- "${link[@]}"
 # --workspace: with the features that the tests want too, or cargo would build wasmtime once more for them.
@@ -40,13 +41,16 @@ cargo build --locked --profile tool --workspace --bin sandwirectl --bin sandwire
 ! cargo tree --locked --target $target -p sandwire -e normal,no-proc-macro --prefix none | grep -E '^(cranelift-(codegen|frontend|native)|wasmtime-internal-(cranelift|winch)|regalloc2) ' ||
   fail "the CNI binary must contain no compiler"
 ! grep -aqE 'cranelift_codegen|cranelift-codegen|regalloc2' "$binary" || fail "$binary has code of a compiler in it"
-# No mistake: what is built works, with a megabyte more to map for every pod.
-read -r known listed < <(awk 'NR == FNR { listed[$1]; next } $NF in listed && !seen[$NF]++ { known++ }
-  END { print known + 0, length(listed) }' host/order/functions out/sandwire.map)
-[ $((known * 100)) -ge $((listed * 97)) ] ||
-  printf 'host/build.sh: only %d of the %d functions in host/order/functions are there; run host/order/order.sh\n' \
-    "$known" "$listed" >&2
+# No mistake: what is built works, with up to a megabyte more to map for every pod. One large function out of its place is enough.
+if [ -f "$map" ]; then
+  read -r known listed < <(awk 'NR == FNR { listed[$1]; next } $NF in listed && !seen[$NF]++ { known++ }
+    END { print known + 0, length(listed) }' host/order/functions "$map")
+  [ "$known" -eq "$listed" ] ||
+    printf 'host/build.sh: only %d of the %d functions in host/order/functions are there; run host/order/order.sh\n' \
+      "$known" "$listed" >&2
+fi
 # The release as install and try find it: out/sandwirectl, with all that belongs to it beside.
+mkdir -p out
 for file in "$binary" "$out/tool/sandwirectl" "$out/tool/sandwire-componentize"; do
   ln -f "$file" out/ 2>/dev/null || cp "$file" out/
 done

@@ -247,7 +247,7 @@ fn call_agents(session: &mut Session, stale: &mut [Stale], failures: &mut Failur
 /// The links whose name and index are still those that the journal has. Any other is left to the sweep.
 fn delete_links(session: &mut Session, stale: &mut [Stale]) {
     let Some(kernel) = session.kernel_if_open() else { return };
-    let wanted = stale.iter().flat_map(|one| one.open().filter(|entry| link(entry).is_some())).count();
+    let wanted = stale.iter().flat_map(|one| one.open().filter(|entry| entry.undo.node_link().is_some())).count();
     // One is deleted by a helper, and nobody waits for RCU.
     if wanted < 2 {
         return;
@@ -255,25 +255,17 @@ fn delete_links(session: &mut Session, stale: &mut [Stale]) {
     let Ok(links) = kernel.links(Netns::Host) else { return };
     let present: HashMap<u32, String> = links.into_iter().map(|info| (info.id.index, info.name)).collect();
     let as_known = |entry: &Entry| {
-        link(entry).is_some_and(|(index, name)| present.get(&index).is_none_or(|present| present == name))
+        entry.undo.node_link().is_some_and(|(index, name)| present.get(&index).is_none_or(|present| present == name))
     };
     let doomed: Vec<LinkId> = stale
         .iter()
         .flat_map(|one| one.open().filter(|entry| as_known(entry)))
-        .filter_map(|entry| Some(LinkId { netns: Netns::Host, index: link(entry)?.0 }))
+        .filter_map(|entry| Some(LinkId { netns: Netns::Host, index: entry.undo.node_link()?.0 }))
         .filter(|link| present.contains_key(&link.index))
         .collect();
     match kernel.delete_links(&doomed) {
         Ok(()) => note_undone(stale, as_known),
         Err(error) => crate::log::note("warn", &format!("GC goes on link by link: {error}")),
-    }
-}
-
-/// Index and name of a link that the undo of this entry deletes.
-fn link(entry: &Entry) -> Option<(u32, &str)> {
-    match &entry.undo {
-        Undo::DeleteLink { side: Side::Host, name, index: Some(index) } => Some((*index, name)),
-        _ => None,
     }
 }
 

@@ -2,11 +2,12 @@
 //! a DEL must not keep it. When that ADD fails, or its attachment goes, one that lives and still publishes the port has it again.
 
 use crate::session::Session;
-use sandwire_kernel::{Kernel, Netns, PortForward, Rule, RuleOwner};
+use crate::undo::rule_owner;
+use sandwire_kernel::{Kernel, Netns, PortForward, Rule};
 use sandwire_policy::paths;
-use sandwire_state::journal::{self, Attachment, Entry, Journal, Side, State, Undo};
+use sandwire_state::journal::{self, Attachment, Entry, Journal, Side, State, Summary, Undo};
 use serde_json::Value;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 /// The ports that an operation published, if it took some, or may have (what was begun and has no end).
@@ -30,8 +31,8 @@ pub(crate) fn give_back(session: &mut Session, free: &[PortForward], network: Op
     let is_wanted = |entry: &Entry| wants(entry, free);
     let others = journal::list(Path::new(paths::JOURNAL), None).unwrap_or_default().into_iter();
     let others = others.filter(|other| other.uncommitted == 0 && other.pending.iter().any(is_wanted));
-    let others = others.map(|other| other.attachment).filter(|other| *other != own && !going.contains(other));
-    let others: Vec<Attachment> = others.collect();
+    let others = others.filter(|other| other.attachment != own && !going.contains(&other.attachment));
+    let others: Vec<Summary> = others.collect();
     if others.is_empty() {
         return;
     }
@@ -39,15 +40,12 @@ pub(crate) fn give_back(session: &mut Session, free: &[PortForward], network: Op
         Ok(links) => links.into_iter().map(|link| (link.id.index, link.name)).collect(),
         Err(_) => return,
     };
-    for other in others {
-        let given = match network {
-            Some(network) if network == other.network => {
-                let entries = journal::list(Path::new(paths::JOURNAL), Some(network)).unwrap_or_default().into_iter();
-                let same = entries.filter(|summary| summary.attachment == other);
-                offer(kernel, &other, &same.flat_map(|summary| summary.pending).collect::<Vec<_>>(), free, &links)
-            }
+    for Summary { attachment: other, pending, .. } in others {
+        let given = match network == Some(other.network.as_str()) {
+            // No call of it runs: what was read is so still.
+            true => offer(kernel, &other, &pending, free, &links),
             // Not while a call has it: a DEL of its own would leave what is made here. Who waits would wait for who waits.
-            _ => match Journal::open_now(Path::new(paths::JOURNAL), &other) {
+            false => match Journal::open_now(Path::new(paths::JOURNAL), &other) {
                 Ok(Some(journal)) => {
                     let entries: Vec<Entry> = journal.pending().into_iter().cloned().collect();
                     let offered = offer(kernel, &other, &entries, free, &links);
@@ -60,7 +58,7 @@ pub(crate) fn give_back(session: &mut Session, free: &[PortForward], network: Op
         if let Err(why) = given {
             let Attachment { network, container_id, .. } = other;
             let text = format!(
-                "container {container_id} of network {network:?} does not get its published port back: {why}; its next ADD does"
+                "container {container_id} of network {network:?} does not get its published port back: {why}; attach it again"
             );
             crate::log::note("error", &text);
         }
@@ -73,14 +71,10 @@ fn offer(
     attachment: &Attachment,
     entries: &[Entry],
     free: &[PortForward],
-    links: &HashSet<(u32, String)>,
+    links: &HashMap<u32, String>,
 ) -> Result<(), String> {
-    let mut ends = entries.iter().filter_map(|entry| match &entry.undo {
-        Undo::DeleteLink { side: Side::Host, name, index: Some(index) } => Some((*index, name.clone())),
-        _ => None,
-    });
-    let had_ends = ends.clone().next().is_some();
-    if had_ends && !ends.any(|end| links.contains(&end)) {
+    let ends: Vec<(u32, &str)> = entries.iter().filter_map(|entry| entry.undo.node_link()).collect();
+    if !ends.is_empty() && !ends.iter().any(|(index, name)| links.get(index).is_some_and(|link| link == name)) {
         return Ok(());
     }
     let mut seen = HashSet::new();
@@ -90,12 +84,7 @@ fn offer(
         if !seen.insert((plugin, label)) || !wants(entry, free) {
             continue;
         }
-        let owner = RuleOwner {
-            plugin: plugin.clone(),
-            network: attachment.network.clone(),
-            container_id: attachment.container_id.clone(),
-            ifname: attachment.ifname.clone(),
-        };
+        let owner = rule_owner(attachment, plugin);
         let rules: Vec<Rule> = serde_json::from_value(rules.clone()).map_err(|error| error.to_string())?;
         kernel.offer_rules(Netns::Host, &owner, label, &rules).map_err(|error| error.to_string())?;
     }

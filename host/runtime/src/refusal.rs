@@ -86,6 +86,12 @@ pub(crate) fn text_of(error: &types::Error) -> &str {
     }
 }
 
+/// A lock that somebody else has: the deadline mostly ends the guest that is told.
+fn waited(text: String) -> types::Error {
+    Deadline::waited_for(&text);
+    types::Error::Busy(text)
+}
+
 impl From<KernelError> for Refusal {
     fn from(error: KernelError) -> Self {
         use types::Error as E;
@@ -96,7 +102,7 @@ impl From<KernelError> for Refusal {
             KernelError::Invalid(t) => E::Invalid(t),
             KernelError::Denied(t) => E::Other(t),
             KernelError::Unsupported(t) => E::Unsupported(t),
-            KernelError::Busy(t) => E::Busy(t),
+            KernelError::Busy(t) => waited(t),
             KernelError::Timeout(t) => E::Timeout(t),
             KernelError::Unheard(t) | KernelError::Other(t) => E::Other(t),
         })
@@ -111,10 +117,7 @@ impl From<StateError> for Refusal {
             StateError::Exists(t) => E::Exists(t),
             StateError::Conflict(t) => E::Conflict(t),
             StateError::Invalid(t) => E::Invalid(t),
-            StateError::Busy(t) => {
-                Deadline::waited_for(&t);
-                E::Busy(t)
-            }
+            StateError::Busy(t) => waited(t),
             StateError::Exhausted(t) => E::Exhausted(t),
             StateError::Other(t) => E::Other(t),
         })

@@ -48,12 +48,14 @@ pub fn directories() -> Outcome<Vec<PathBuf>> {
 /// When it can't be read.
 pub fn known(network: Option<&str>) -> Outcome<Vec<Summary>> {
     let mut known = journal::list(Path::new(paths::JOURNAL), network)?;
-    known.extend(journal::list(&Path::new(paths::JOURNAL).join(WITHIN), network)?);
+    known.extend(journal::list(&journal_within(), network)?);
     Ok(known)
 }
 
-/// Below the journal: that of calls which a native plugin makes within a call of ours.
-pub(crate) const WITHIN: &str = "within";
+/// The journal of calls that a native plugin makes within a call of ours.
+pub(crate) fn journal_within() -> PathBuf {
+    Path::new(paths::JOURNAL).join("within")
+}
 
 /// The store in one of them.
 ///

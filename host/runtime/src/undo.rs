@@ -129,6 +129,12 @@ pub(crate) fn is_in_container(undo: &Undo) -> bool {
 
 /// The undo of rules in an ADD that failed: those under its label become what they were, and others of the same attachment
 /// stay. An earlier ADD may have succeeded, and the runtime still counts on it; only DEL and GC clear all.
+/// Whose the rules of a plugin are.
+pub(crate) fn rule_owner(attachment: &Attachment, plugin: &str) -> RuleOwner {
+    let Attachment { network, container_id, ifname } = attachment.clone();
+    RuleOwner { plugin: plugin.to_owned(), network, container_id, ifname }
+}
+
 fn rules_as_before(session: &mut Session, entry: &Entry) -> Fate {
     let Undo::ClearRules { side, plugin, label, .. } = &entry.undo else { return Fate::Undone };
     let at = netns(*side);
@@ -148,13 +154,7 @@ fn rules_as_before(session: &mut Session, entry: &Entry) -> Fate {
         Some(Ok(rules)) => rules,
         Some(Err(error)) => return Fate::Failed(format!("the journal has no firewall rules: {error}")),
     };
-    let attachment = session.subject.attachment.clone();
-    let owner = RuleOwner {
-        plugin: plugin.clone(),
-        network: attachment.network,
-        container_id: attachment.container_id,
-        ifname: attachment.ifname,
-    };
+    let owner = rule_owner(&session.subject.attachment, plugin);
     match session.kernel_if_open() {
         Some(kernel) if at == Netns::Host || kernel.has_container() => {
             match kernel.apply_rules(at, &owner, label, &rules) {
@@ -388,13 +388,7 @@ fn in_kernel(session: &mut Session, undo: &Undo) -> Fate {
             kernel.clear_limits(LinkId { netns: at, index: *index }, *output, *input),
         ),
         Undo::ClearRules { plugin, .. } => {
-            let owner = RuleOwner {
-                plugin: plugin.clone(),
-                network: attachment.network,
-                container_id: attachment.container_id,
-                ifname: attachment.ifname,
-            };
-            fate("removing firewall rules", kernel.clear_rules(at, &owner))
+            fate("removing firewall rules", kernel.clear_rules(at, &rule_owner(&attachment, plugin)))
         }
         other => Fate::Failed(format!("{other:?} is not the kernel's to undo")),
     }

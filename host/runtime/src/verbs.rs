@@ -76,8 +76,7 @@ pub fn run(
     let namespaces = (host, container);
     let mut session = open(call, plugin, generation, grant.as_ref().ok(), deadline, namespaces, environment)?;
     if call.command == Command::Gc {
-        let none = Attachment { network: String::new(), container_id: String::new(), ifname: String::new() };
-        return collect::collect(session, &grant?, call, &journals(&none, environment));
+        return collect::collect(session, &grant?, call, &journals(call, environment));
     }
     if let Some(journal) = session.journal() {
         journal.begin(call.command.as_str(), plugin).map_err(|e| Error::internal(e.to_string()))?;
@@ -165,7 +164,7 @@ fn open(
     let needs_network = imports::reaches_network(grant);
     let journal = match call.command.has_attachment() {
         true => {
-            let journals = journals(&attachment, environment);
+            let journals = journals(call, environment);
             Some(Journal::open(&journals, &attachment).map_err(|e| busy(&deadline, "attachment", &e))?)
         }
         false => None,
@@ -220,11 +219,15 @@ fn open(
 
 /// Where a call's journal is. The call in which a native plugin is that called this process has the attachment's lock and journal,
 /// and in it that the native plugin's DEL is to be run: what is done here is undone by that.
-fn journals(attachment: &Attachment, environment: &[(String, String)]) -> PathBuf {
-    let name = native::name_of(&attachment.container_id, &attachment.ifname);
+fn journals(call: &Invocation, environment: &[(String, String)]) -> PathBuf {
+    // GC and STATUS are of none, whatever their environment says.
+    let (container_id, ifname) = match call.command.has_attachment() {
+        true => (call.container_id.as_str(), call.ifname.as_str()),
+        false => ("", ""),
+    };
+    let name = native::name_of(container_id, ifname);
     let within = environment.iter().any(|(key, value)| key == native::WITHIN && *value == name);
-    let all = PathBuf::from(paths::JOURNAL);
-    if within { all.join(stores::WITHIN) } else { all }
+    if within { stores::journal_within() } else { PathBuf::from(paths::JOURNAL) }
 }
 
 pub(crate) fn busy(deadline: &Deadline, of: &str, error: &sandwire_state::StateError) -> Error {

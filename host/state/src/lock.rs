@@ -67,11 +67,17 @@ mod tests {
         std::fs::write(&path, "").unwrap();
         assert_eq!(holders(&path), Vec::<String>::new());
         let mut other = std::process::Command::new("flock").arg(&path).args(["sleep", "100"]).spawn().unwrap();
-        while holders(&path).is_empty() {
+        // It is not there at once; and who reads /proc/locks while others lock and unlock may miss one.
+        let wanted = format!("(held by process {} (flock): ", other.id());
+        let mut text = String::new();
+        for _ in 0..2000 {
+            text = busy(&path).to_string();
+            if text.contains(&wanted) {
+                break;
+            }
             std::thread::sleep(std::time::Duration::from_millis(5));
         }
-        let text = busy(&path).to_string();
-        assert!(text.contains(&format!("(held by process {} (flock): ", other.id())), "{text}");
+        assert!(text.contains(&wanted), "{text}");
         other.kill().unwrap();
         other.wait().unwrap();
         std::fs::remove_file(&path).unwrap();

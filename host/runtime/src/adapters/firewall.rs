@@ -8,19 +8,14 @@ use crate::handles::{LinkHandle, NetnsHandle, Right, RulesetHandle};
 use crate::published;
 use crate::refusal::{Answer, Refusal};
 use crate::session::{Session, side};
+use crate::undo::rule_owner;
 use sandwire_kernel::{Kernel, Mac, Rule, RuleOwner};
 use sandwire_state::journal::Undo;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use wasmtime::component::Resource;
 
 fn owner(session: &Session, plugin: &str) -> RuleOwner {
-    let attachment = &session.subject.attachment;
-    RuleOwner {
-        plugin: plugin.to_owned(),
-        network: attachment.network.clone(),
-        container_id: attachment.container_id.clone(),
-        ifname: attachment.ifname.clone(),
-    }
+    rule_owner(&session.subject.attachment, plugin)
 }
 
 /// Rules of a kind, of addresses that nobody has (RFC 5737, RFC 3849) and of a port that is not there.
@@ -255,17 +250,20 @@ impl firewall::HostRuleset for Guest {
         let set = self.ruleset(&this)?;
         let session = self.session()?;
         let owner = owner(session, &plugin);
-        let rules = serde_json::to_value(&set.rules).map_err(|e| Refusal::other(e.to_string()))?;
-        let undo = |taken| Undo::ClearRules {
-            side: side(set.netns),
-            plugin: plugin.clone(),
-            label: set.label.clone(),
-            rules: rules.clone(),
-            taken,
+        // Written once more when something was taken, which is rare: no copy of thousands of rules for it.
+        let undo = |taken| -> serde_json::Result<Undo> {
+            Ok(Undo::ClearRules {
+                side: side(set.netns),
+                plugin: plugin.clone(),
+                label: set.label.clone(),
+                rules: serde_json::to_value(&set.rules)?,
+                taken,
+            })
         };
+        let intent = undo(false).map_err(|e| Refusal::other(e.to_string()))?;
         let apply =
             |kernel: &mut (dyn Kernel + Send + 'static)| kernel.apply_rules(set.netns, &owner, &set.label, &set.rules);
-        session.perform(&plugin, undo(false), apply, |taken| taken.then(|| undo(true))).map(drop)
+        session.perform(&plugin, intent, apply, |taken| taken.then(|| undo(true).ok()).flatten()).map(drop)
     }
 
     fn drop(&mut self, this: Resource<RulesetHandle>) -> wasmtime::Result<()> {

@@ -12,7 +12,7 @@ use sandwire_cni::Command;
 use sandwire_kernel::linux::{LinuxKernel, open_netns};
 use sandwire_kernel::{Kernel, KernelError, LinkInfo, Netns};
 use sandwire_policy::paths;
-use sandwire_state::journal::{self, Attachment, Entry, Journal, Side, State, Summary, Undo};
+use sandwire_state::journal::{self, Attachment, Entry, Journal, State, Summary, Undo};
 use sandwire_state::{Outcome, StateError};
 use serde_json::Value;
 use std::path::Path;
@@ -222,10 +222,7 @@ pub(super) fn netns_of<'a>(facts: impl IntoIterator<Item = &'a Value>) -> Option
 fn is_gone(entries: &[Entry], netns: Option<&str>, links: &[LinkInfo]) -> bool {
     let made: Vec<(u32, &str)> = entries
         .iter()
-        .filter_map(|entry| match &entry.undo {
-            Undo::DeleteLink { side: Side::Host, name, index: Some(index) } => Some((*index, name.as_str())),
-            _ => None,
-        })
+        .filter_map(|entry| entry.undo.node_link())
         .filter(|(index, _)| !links.iter().any(|link| link.id.index == *index && link.kind == "ifb"))
         .collect();
     let is_there = |(index, name): &(u32, &str)| links.iter().any(|link| link.id.index == *index && link.name == *name);

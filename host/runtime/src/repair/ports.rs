@@ -6,7 +6,7 @@ use super::{Finding, Kind, Remedy};
 use sandwire_kernel::LinkInfo;
 use sandwire_policy::paths;
 use sandwire_state::Outcome;
-use sandwire_state::journal::{self, Side, Summary, Undo};
+use sandwire_state::journal::{self, Summary};
 use serde_json::Value;
 use std::path::Path;
 
@@ -27,16 +27,11 @@ pub(super) fn look() -> Outcome<Vec<Finding>> {
 
 /// The node's end of an attachment's veth, if it is in no bridge although its plugin answered with one; and that bridge's name.
 ///
-/// Results name the bridge before its port (specification, section 2 of "Result Types": in the order of creation; the reference's
-/// bridge and ours).
+/// Results of `bridge` name the bridge before its port, as the reference's do (`cmdAdd`: `brInterface, hostInterface, containerInterface`).
 pub fn unplugged<'a>(summary: &Summary, links: &'a [LinkInfo]) -> Option<(&'a LinkInfo, String)> {
     let results = summary.facts.values().filter_map(|facts| facts.get("result"));
     let bridges: Vec<&str> = results.filter_map(|result| host_interfaces(result).next()).collect();
-    let made = summary.pending.iter().filter_map(|entry| match &entry.undo {
-        Undo::DeleteLink { side: Side::Host, name, index: Some(index) } => Some((name.as_str(), *index)),
-        _ => None,
-    });
-    let port = made.into_iter().find_map(|(name, index)| {
+    let port = summary.pending.iter().filter_map(|entry| entry.undo.node_link()).find_map(|(index, name)| {
         links.iter().find(|link| link.id.index == index && link.name == name && link.kind == "veth")
     })?;
     let bridge = bridges.into_iter().find(|bridge| *bridge != port.name)?;

@@ -120,7 +120,6 @@ impl Content {
     pub(super) fn reopen(&mut self) {
         if let Some(call) = self.calls.last_mut() {
             call.open = true;
-            self.facts.remove(&call.plugin);
         }
     }
 

@@ -288,6 +288,14 @@ impl Held {
 }
 
 impl Undo {
+    /// Index and name of the link of the node that this deletes: an attachment's end there, once its index is known.
+    pub fn node_link(&self) -> Option<(u32, &str)> {
+        match self {
+            Self::DeleteLink { side: Side::Host, name, index: Some(index) } => Some((*index, name)),
+            _ => None,
+        }
+    }
+
     /// Set a link up again, or down.
     pub fn restore_state(side: Side, index: u32, name: &str, up: bool) -> Self {
         Self::RestoreLink {
