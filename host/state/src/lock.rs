@@ -66,7 +66,12 @@ mod tests {
         let path = std::env::temp_dir().join(format!("sandwire-lock-{}", std::process::id()));
         std::fs::write(&path, "").unwrap();
         assert_eq!(holders(&path), Vec::<String>::new());
-        let mut other = std::process::Command::new("flock").arg(&path).args(["sleep", "100"]).spawn().unwrap();
+        let mut other = std::process::Command::new("flock")
+            .arg(&path)
+            .arg("cat")
+            .stdin(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
         // It is not there at once; and who reads /proc/locks while others lock and unlock may miss one.
         let wanted = format!("(held by process {} (flock): ", other.id());
         let mut text = String::new();
@@ -78,7 +83,8 @@ mod tests {
             std::thread::sleep(std::time::Duration::from_millis(5));
         }
         assert!(text.contains(&wanted), "{text}");
-        other.kill().unwrap();
+        // Its end: so no child of it stays behind.
+        drop(other.stdin.take());
         other.wait().unwrap();
         std::fs::remove_file(&path).unwrap();
     }
