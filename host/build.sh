@@ -40,6 +40,9 @@ cargo build --locked --profile tool --workspace --bin sandwirectl --bin sandwire
 ! readelf -lW "$binary" | grep -q INTERP || fail "$binary wants a dynamic linker: it is not static"
 ! cargo tree --locked --target $target -p sandwire -e normal,no-proc-macro --prefix none | grep -E '^(cranelift-(codegen|frontend|native)|wasmtime-internal-(cranelift|winch)|regalloc2) ' ||
   fail "the CNI binary must contain no compiler"
+# Whose start asks the processor what it can (host/memchr).
+cargo tree --locked --target $target -p sandwire -e normal,no-proc-macro --prefix none | grep -qE '^memchr .*host/memchr\)' ||
+  fail "the CNI binary has another memchr than host/memchr: is [patch.crates-io] in Cargo.toml without effect?"
 ! grep -aqE 'cranelift_codegen|cranelift-codegen|regalloc2' "$binary" || fail "$binary has code of a compiler in it"
 # No mistake: what is built works, with up to a megabyte more to map for every pod. One large function out of its place is enough.
 if [ -f "$map" ]; then
