@@ -67,6 +67,28 @@ fn a_key_that_is_set_without_a_look_before() {
 }
 
 #[test]
+fn what_the_kernel_tells_with_a_link_is_what_the_file_says() {
+    with_kernel(|kernel, _| {
+        pair(kernel, "veth1");
+        for (key, values) in [("accept_ra", ["0", "2", "-1", "1"]), ("disable_ipv6", ["1", "0", "1", "0"])] {
+            for (netns, link) in
+                [(Netns::Host, "veth1"), (Netns::Host, "lo"), (Netns::Container, "eth0"), (Netns::Container, "lo")]
+            {
+                let key = format!("ipv6/conf/{link}/{key}");
+                for value in values {
+                    kernel.set_sysctl(netns, &key, value).unwrap();
+                    assert_eq!(kernel.read_sysctl(netns, &key).unwrap(), value, "{netns} {key}");
+                }
+            }
+            let gone = kernel.read_sysctl(Netns::Container, &format!("ipv6/conf/gone/{key}"));
+            assert!(matches!(gone, Err(KernelError::NotFound(_))), "{gone:?}");
+            let long = kernel.read_sysctl(Netns::Container, &format!("ipv6/conf/{}/{key}", "x".repeat(40)));
+            assert!(matches!(long, Err(KernelError::NotFound(_))), "{long:?}");
+        }
+    });
+}
+
+#[test]
 fn the_own_namespace_without_the_right_to_ask_a_socket_for_it() {
     with_kernel(|_, _| {
         let asked = open_own().unwrap();

@@ -57,7 +57,7 @@ fn enable_ipv6(kernel: &mut LinuxKernel, link: LinkId) -> Outcome<()> {
             Err(error) => return Err(error.context(format!("failed to enable IPv6 for interface {interface:?}"))),
         }
     }
-    sysctl::write(kernel, link.netns, &format!("ipv6/conf/{name}/keep_addr_on_down"), "1")
+    sysctl::set(kernel, link.netns, &format!("ipv6/conf/{name}/keep_addr_on_down"), "1")
         .map_err(|error| error.context(format!("failed to enable keep_addr_on_down for interface {name:?}")))?;
     Ok(())
 }

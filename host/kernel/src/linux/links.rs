@@ -2,7 +2,7 @@
 
 use super::attributes::Attributes;
 use super::netns::Namespace;
-use super::socket::{Received, Refusal, Request, u32_at};
+use super::socket::{Received, Refusal, Request, i32_at, u32_at};
 use crate::{KernelError, LinkChanges, LinkId, LinkInfo, Mac, Netns, Outcome};
 use netlink_packet_core::DefaultNla;
 use netlink_packet_route::RouteNetlinkMessage;
@@ -92,6 +92,26 @@ fn only(netns: Netns, answer: Result<Received, Refusal>, what: std::fmt::Argumen
             Err(KernelError::NotFound(format!("{what} is not in {netns}")))
         }
         Err(refusal) => Err(refusal.into_error(format_args!("could not look at {what} in {netns}"))),
+    }
+}
+
+/// What a link's IPv6 is set to, by its number in `IFLA_INET6_CONF`; `None` when the kernel does not tell.
+pub(super) fn ipv6_setting(namespace: &mut Namespace, name: &str, number: usize) -> Outcome<Option<i32>> {
+    const IFLA_AF_SPEC: u16 = 26;
+    const IFLA_INET6_CONF: u16 = 2;
+    let netns = namespace.netns;
+    match namespace.route.get(get_by_name(name)) {
+        Ok(received) => {
+            let families = Attributes::after(&received.payload, IFINFOMSG).nested(IFLA_AF_SPEC);
+            let ipv6 = families.and_then(|families| families.nested(libc::AF_INET6 as u16));
+            Ok(ipv6.and_then(|ipv6| i32_at(ipv6.get(IFLA_INET6_CONF)?, number * size_of::<i32>())))
+        }
+        // A name that no link can have: the file says what is wrong with it.
+        Err(refusal) if matches!(refusal.errno, Errno::EINVAL | Errno::ERANGE) => Ok(None),
+        Err(refusal) if refusal.errno == Errno::ENODEV => {
+            Err(KernelError::NotFound(format!("link {name:?} is not in {netns}")))
+        }
+        Err(refusal) => Err(refusal.into_error(format_args!("could not look at link {name:?} in {netns}"))),
     }
 }
 

@@ -133,7 +133,6 @@ pub(crate) struct Socket {
     inner: netlink_sys::Socket,
     bound: bool,
     sequence: u32,
-    buffer: Vec<u8>,
     /// Bytes that the next datagram may have.
     room: usize,
 }
@@ -159,7 +158,7 @@ impl Socket {
         let limit = TimeVal::new(TIMEOUT_SECONDS, 0);
         setsockopt(&inner, sockopt::ReceiveTimeout, &limit)?;
         setsockopt(&inner, sockopt::SendTimeout, &limit)?;
-        Ok(Self { inner, bound: false, sequence: 0, buffer: Vec::new(), room: RECEIVE_BYTES })
+        Ok(Self { inner, bound: false, sequence: 0, room: RECEIVE_BYTES })
     }
 
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
@@ -331,11 +330,11 @@ impl Socket {
     }
 
     fn receive_with(&mut self, flags: MsgFlags, mut each: impl FnMut(&NetlinkHeader, &[u8])) -> Result<(), Refusal> {
-        self.buffer.clear();
-        self.buffer.reserve_exact(self.room);
+        // Not kept: the sockets of both namespaces take turns with the same memory.
+        let mut buffer = Vec::with_capacity(self.room);
         let length = loop {
-            self.buffer.clear();
-            let received = self.inner.recv_from(&mut self.buffer, (flags | MsgFlags::MSG_TRUNC).bits());
+            buffer.clear();
+            let received = self.inner.recv_from(&mut buffer, (flags | MsgFlags::MSG_TRUNC).bits());
             match received.map_err(|e| errno_of(&e)) {
                 Ok((length, sender)) if sender.port_number() == KERNEL => break length,
                 // A process: whoever has CAP_NET_ADMIN in a container may send to any socket of its namespace
@@ -345,7 +344,7 @@ impl Socket {
                 Err(errno) => return Err(Refusal::unheard(errno)),
             }
         };
-        let Some(datagram) = self.buffer.get(..length) else {
+        let Some(datagram) = buffer.get(..length) else {
             // A single object larger than the buffer; the reader has MSG_TRUNC to learn how large it was, and the next try
             // on this socket fits.
             self.room = length.next_power_of_two();

@@ -1,11 +1,15 @@
 //! Keys below /proc/sys/net of either namespace.
 
-use super::LinuxKernel;
 use super::socket::{Refusal, describe, error_of};
+use super::{LinuxKernel, links};
 use crate::{KernelError, Netns, Outcome};
+use netlink_packet_core::DefaultNla;
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::link::LinkAttribute;
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, openat};
 use nix::sys::stat::Mode;
+use rtnetlink::LinkUnspec;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -93,6 +97,11 @@ fn check(key: &str) -> Outcome<()> {
 }
 
 pub(super) fn read(kernel: &mut LinuxKernel, netns: Netns, key: &str) -> Outcome<String> {
+    if let Some((interface, number)) = told_of_links(key)
+        && let Some(value) = links::ipv6_setting(kernel.namespace(netns)?, interface, number)?
+    {
+        return Ok(value.to_string());
+    }
     let file = kernel.namespace(netns)?.sysctl.open(netns, key, OFlag::O_RDONLY)?;
     let mut bytes = Vec::new();
     file.take(VALUE_BYTES)
@@ -111,10 +120,61 @@ pub(super) fn write(kernel: &mut LinuxKernel, netns: Netns, key: &str, value: &s
 }
 
 pub(super) fn set(kernel: &mut LinuxKernel, netns: Netns, key: &str, value: &str) -> Outcome<()> {
+    if let Some((interface, on)) = arp_notify(key, value) {
+        return set_arp_notify(kernel, netns, interface, on);
+    }
     let mut file = kernel.namespace(netns)?.sysctl.open(netns, key, OFlag::O_WRONLY)?;
     // The kernel takes one write as one value (`proc_dointvec` ignores writes at another position).
     file.write_all(value.as_bytes())
         .map_err(|e| io_error(&e, format!("could not write {value:?} to sysctl net/{key} of {netns}")))
+}
+
+/// The key of one interface in this family: the interface and what follows it.
+fn of_interface<'k>(key: &'k str, family: &str) -> Option<(&'k str, &'k str)> {
+    let (interface, name) = key.strip_prefix(family)?.strip_prefix("/conf/")?.split_once('/')?;
+    (!matches!(interface, "all" | "default" | "" | "." | "..")).then_some((interface, name))
+}
+
+/// The keys that ADD reads of a link, which the kernel tells with it (`inet6_fill_ifla6_attrs`), by their number there: in a new
+/// namespace, or of a new link, the file takes four times as long to be found.
+fn told_of_links(key: &str) -> Option<(&str, usize)> {
+    // linux/ipv6.h, DEVCONF_*
+    match of_interface(key, "ipv6")? {
+        (interface, "accept_ra") => Some((interface, 3)),
+        (interface, "disable_ipv6") => Some((interface, 26)),
+        _ => None,
+    }
+}
+
+/// The interface whose `arp_notify` this is, and what it is to be.
+fn arp_notify<'k>(key: &'k str, value: &str) -> Option<(&'k str, u32)> {
+    let (interface, name) = of_interface(key, "ipv4")?;
+    match value {
+        "0" | "1" if name == "arp_notify" => Some((interface, u32::from(value == "1"))),
+        _ => None,
+    }
+}
+
+/// The one key that nearly every plugin writes, on an interface that has just been made: below /proc/sys each part of its path
+/// is looked up for the first time, three inodes made for a write of one byte, which takes ten times as long as this message
+/// (`inet_set_link_af` does what a write to the file does, and nothing more for this key: `devinet_conf_proc`).
+fn set_arp_notify(kernel: &mut LinuxKernel, netns: Netns, interface: &str, on: u32) -> Outcome<()> {
+    const IFLA_AF_SPEC: u16 = 26;
+    const IFLA_INET_CONF: u16 = 1;
+    const IPV4_DEVCONF_ARP_NOTIFY: u16 = 22;
+    let mut spec = on.to_ne_bytes().to_vec();
+    for kind in [IPV4_DEVCONF_ARP_NOTIFY, IFLA_INET_CONF, libc::AF_INET as u16] {
+        let length = spec.len() as u16 + 4;
+        spec.splice(0..0, length.to_ne_bytes().into_iter().chain(kind.to_ne_bytes()));
+    }
+    let attribute = LinkAttribute::Other(DefaultNla::new(IFLA_AF_SPEC, spec));
+    let message = LinkUnspec::new_with_name(interface).append_extra_attribute(attribute).build();
+    match kernel.namespace(netns)?.route.request(RouteNetlinkMessage::SetLink(message), 0) {
+        Ok(_) => Ok(()),
+        Err(refusal) => Err(refusal.into_error(format_args!(
+            "could not write {on} to sysctl net/ipv4/conf/{interface}/arp_notify of {netns}"
+        ))),
+    }
 }
 
 fn io_error(error: &std::io::Error, what: String) -> KernelError {
@@ -131,6 +191,22 @@ mod tests {
             ["", "/", "/etc/passwd", "ipv4/", "ipv4//x", "../kernel/hostname", "ipv4/../../kernel", "a\0b", "ipv4/."]
         {
             assert!(matches!(check(key), Err(KernelError::Invalid(_))), "{key:?}");
+        }
+        assert_eq!(arp_notify("ipv4/conf/eth0.10/arp_notify", "1"), Some(("eth0.10", 1)));
+        for (key, value) in
+            [("all", "1"), ("default", "1"), ("a/b", "1"), ("..", "1"), ("", "1"), ("eth0", "2"), ("eth0", "")]
+        {
+            assert_eq!(arp_notify(&format!("ipv4/conf/{key}/arp_notify"), value), None, "{key} {value}");
+        }
+        assert_eq!(arp_notify("ipv4/conf/eth0/arp_ignore", "1"), None);
+        assert_eq!(told_of_links("ipv6/conf/br0.7/accept_ra"), Some(("br0.7", 3)));
+        for key in [
+            "ipv6/conf/all/accept_ra",
+            "ipv6/conf/eth0/accept_ra/x",
+            "ipv6/neigh/eth0/accept_ra",
+            "ipv4/conf/eth0/accept_ra",
+        ] {
+            assert_eq!(told_of_links(key), None, "{key}");
         }
         for key in ["ipv4/ip_forward", "ipv6/conf/eth0.10/accept_dad"] {
             assert_eq!(check(key), Ok(()), "{key}");
