@@ -19,7 +19,7 @@ const PAGE: usize = 4096;
 /// Its own. A call needs some 300 KB; what lies idle in its lists can never be more than all of it.
 const ROOM: usize = 512 << 10;
 /// What an ADD of bridge with host-local needs of it.
-const OF_ADD: usize = 76 * PAGE;
+const OF_ADD: usize = 66 * PAGE;
 /// What other verbs need, DEL until it has its helper made: a page that is there by then is a copy when it is written to.
 const OF_OTHERS: usize = 44 * PAGE;
 /// What they need of the stack, below the frame of `prepare`.
@@ -31,6 +31,8 @@ const GRAIN: usize = 16;
 const FINE: usize = 1024;
 /// The largest block.
 const LARGEST: usize = 32 << 10;
+/// How many times as large as what is asked for a free block may be that is cut for it.
+const LARGER: usize = 4;
 const LISTS: usize = FINE / GRAIN + 4 * (LARGEST / FINE).ilog2() as usize;
 
 /// The number of a size's list, and the size of the blocks in it.
@@ -47,6 +49,22 @@ fn list(size: usize) -> (usize, usize) {
     (FINE / GRAIN + 4 * doublings + (whole - (1 << power)) / step - 1, whole)
 }
 
+/// The size of the blocks in a list.
+fn size_of_list(number: usize) -> usize {
+    match number.checked_sub(FINE / GRAIN) {
+        None => (number + 1) * GRAIN,
+        Some(beyond) => (FINE << (beyond / 4)) / 4 * (5 + beyond % 4),
+    }
+}
+
+/// The size of the largest blocks that are no larger than this, a multiple of GRAIN.
+fn largest_within(size: usize) -> usize {
+    match size {
+        ..=FINE => size,
+        _ => size & !((1 << (size.ilog2() - 2)) - 1),
+    }
+}
+
 /// A block that nobody has: its first bytes say which is next.
 struct Free {
     next: *mut Free,
@@ -58,24 +76,22 @@ struct Lists {
     rest: *mut u8,
     end: *mut u8,
     free: [*mut Free; LISTS],
+    /// Which lists have blocks, the first in the lowest bit.
+    filled: u128,
 }
 
 impl Lists {
     /// # Safety
     /// `room` up to `room + length` must be memory that nobody else uses, aligned to GRAIN.
     const unsafe fn new(room: *mut u8, length: usize) -> Self {
-        Self { rest: room, end: room.wrapping_add(length), free: [null_mut(); LISTS] }
+        Self { rest: room, end: room.wrapping_add(length), free: [null_mut(); LISTS], filled: 0 }
     }
 
     /// A block of this size at least; none when the room has no place for it.
     fn take(&mut self, size: usize) -> Option<*mut u8> {
         let (list, whole) = list(size);
-        let head = self.free.get_mut(list)?;
-        if !head.is_null() {
-            let block = *head;
-            // SAFETY: only `give` puts blocks there, and it wrote what is next.
-            *head = unsafe { (*block).next };
-            return Some(block.cast());
+        if let Some(block) = self.first_of(list).or_else(|| self.part(list, whole)) {
+            return Some(block);
         }
         (whole <= self.left()).then(|| {
             let block = self.rest;
@@ -84,17 +100,53 @@ impl Lists {
         })
     }
 
+    fn first_of(&mut self, list: usize) -> Option<*mut u8> {
+        let head = self.free.get_mut(list).filter(|head| !head.is_null())?;
+        let block = *head;
+        // SAFETY: only `put` puts blocks there, and it wrote what is next.
+        *head = unsafe { (*block).next };
+        if head.is_null() {
+            self.filled &= !(1 << list);
+        }
+        Some(block.cast())
+    }
+
+    /// A block that is cut off a larger one: what was given back serves before a page that nobody has touched yet.
+    fn part(&mut self, list: usize, whole: usize) -> Option<*mut u8> {
+        let larger = self.filled.checked_shr(list as u32 + 1).filter(|larger| *larger != 0)?;
+        let number = list + 1 + larger.trailing_zeros() as usize;
+        if size_of_list(number) > LARGER * whole {
+            return None;
+        }
+        let block = self.first_of(number)?;
+        let (mut at, mut left) = (block.wrapping_add(whole), size_of_list(number) - whole);
+        while left > 0 {
+            let size = largest_within(left);
+            // SAFETY: of the block that was just taken from its list, behind what its new owner gets.
+            unsafe { self.put(at, crate::heap::list(size).0) };
+            (at, left) = (at.wrapping_add(size), left - size);
+        }
+        Some(block)
+    }
+
     /// Takes a block back.
     ///
     /// # Safety
     /// `block` must be of `take` for this size, and no longer in use.
     unsafe fn give(&mut self, block: *mut u8, size: usize) {
-        let (list, _) = list(size);
+        // SAFETY: the caller's promise.
+        unsafe { self.put(block, list(size).0) }
+    }
+
+    /// # Safety
+    /// `block` must have the size of this list's blocks, and not be in use.
+    unsafe fn put(&mut self, block: *mut u8, list: usize) {
         let block: *mut Free = block.cast();
         if let Some(head) = self.free.get_mut(list) {
             // SAFETY: the block is not in use, and large and aligned enough for a pointer.
             unsafe { block.write(Free { next: *head }) };
             *head = block;
+            self.filled |= 1 << list;
         }
     }
 
@@ -246,6 +298,7 @@ mod tests {
             let (number, whole) = list(size);
             assert!(number < LISTS && whole >= size && whole.is_multiple_of(GRAIN), "{size}: {number}, {whole}");
             assert!(whole <= (size + GRAIN).max(size + size / 4), "{size} wastes: {whole}");
+            assert_eq!(size_of_list(number), whole);
             // One number, one size; both only grow.
             assert!((number, whole) == before || (number == before.0 + 1 && whole > before.1), "{size}");
             before = (number, whole);
@@ -287,6 +340,58 @@ mod tests {
         unsafe { lists.give(block, 200) };
         assert_eq!(lists.take(193), Some(block));
         assert!(lists.take(48).is_some() && lists.take(1).is_none());
+    }
+
+    #[test]
+    fn what_was_given_back_is_cut_for_smaller_ones() {
+        let (_room, mut lists) = room(8192);
+        let block = lists.take(4096).unwrap();
+        let guard = lists.take(16).unwrap();
+        assert_eq!(guard.addr(), block.addr() + 4096);
+        unsafe { lists.give(block, 4096) };
+        // Not for one that is far smaller: then the room's rest.
+        assert_eq!(lists.take(1008).unwrap().addr(), guard.addr() + 16);
+        let first = lists.take(1040).unwrap();
+        assert_eq!(first, block);
+        // 2816 are left: a block of 2560, and one of 256.
+        assert_eq!(lists.take(2560).unwrap().addr(), block.addr() + 1280);
+        assert_eq!(lists.take(250).unwrap().addr(), block.addr() + 1280 + 2560);
+        assert_eq!(lists.filled, 0);
+    }
+
+    #[test]
+    fn no_two_blocks_share_a_byte_whatever_is_asked_for() {
+        let length = 256 << 10;
+        let (whole, mut lists) = room(length);
+        let start = whole.as_ptr().addr();
+        let mut held: std::collections::BTreeMap<usize, (usize, *mut u8)> = std::collections::BTreeMap::new();
+        let mut state = 1_u64;
+        let mut random = |below: usize| {
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            (state >> 33) as usize % below
+        };
+        for turn in 0..200_000 {
+            let give_back = held.len() > 150 || random(3) == 0;
+            if give_back && !held.is_empty() {
+                let at = *held.keys().nth(random(held.len())).unwrap();
+                let (size, block) = held.remove(&at).unwrap();
+                unsafe { lists.give(block, size) };
+                continue;
+            }
+            let size = [40, 300, 3000, LARGEST][random(4)].min(random(LARGEST) + 1);
+            let Some(block) = lists.take(size) else { continue };
+            let (from, to) = (block.addr() - start, block.addr() - start + size);
+            assert!(to <= length && from.is_multiple_of(GRAIN), "{turn}");
+            let before = held.range(..=from).next_back().is_none_or(|(at, (size, _))| at + size <= from);
+            let after = held.range(from..).next().is_none_or(|(at, _)| to <= *at);
+            assert!(before && after, "{turn}: {size} bytes at {from}");
+            unsafe { block.write_bytes(0xaa, size) };
+            held.insert(from, (size, block));
+        }
+        // Bits and lists agree.
+        for list in 0..LISTS {
+            assert_eq!(lists.filled >> list & 1 == 1, !lists.free[list].is_null(), "{list}");
+        }
     }
 
     #[test]

@@ -3,18 +3,24 @@
 //! Reads the environment and stdin, finds out which plugin it is, lets the runtime do the call, prints the result or an
 //! error object. Whatever happens, stdout gets one or the other.
 
+#![cfg_attr(not(test), no_main)]
+
 mod crash;
 mod heap;
+#[cfg(any(test, target_env = "musl"))]
+mod malloc;
 #[cfg(all(target_arch = "x86_64", any(test, target_env = "musl")))]
 mod memory;
+mod process;
 #[cfg(all(target_arch = "x86_64", target_env = "musl"))]
 mod start;
 
 use sandwire_cni::{Command, Environment, Error, Invocation, Version, code, version_answer};
 use sandwire_runtime::answer;
+use std::ffi::OsStr;
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
-use std::process::ExitCode;
+use std::path::Path;
 
 #[global_allocator]
 static ALLOCATOR: heap::Heap = heap::Heap;
@@ -22,13 +28,17 @@ static ALLOCATOR: heap::Heap = heap::Heap;
 /// A configuration is some kilobytes; prevResult and pod annotations make it tens of them.
 const LARGEST_STDIN: u64 = 8 << 20;
 
-fn main() -> ExitCode {
+const SUCCESS: i32 = 0;
+const FAILURE: i32 = 1;
+
+/// One call of the program of this name; its exit status.
+fn call(name: &OsStr) -> i32 {
     crash::install();
-    match std::panic::catch_unwind(serve) {
-        Ok(Ok(())) => ExitCode::SUCCESS,
+    match std::panic::catch_unwind(|| serve(name)) {
+        Ok(Ok(())) => SUCCESS,
         Ok(Err(error)) => refuse(&error),
         // The attachment is there, and whoever called knows of it.
-        Err(_) if answer::is_delivered() => ExitCode::SUCCESS,
+        Err(_) if answer::is_delivered() => SUCCESS,
         Err(_) => refuse(&Error {
             code: code::INTERNAL,
             msg: "sandwire failed".into(),
@@ -41,18 +51,18 @@ fn print(text: &str) -> nix::Result<()> {
     answer::print(std::io::stdout().as_fd(), text, || false)
 }
 
-fn refuse(error: &Error) -> ExitCode {
+fn refuse(error: &Error) -> i32 {
     if let Err(errno) = print(&error.to_json()) {
         // The exit code is what is left to say to the runtime.
         let _ = writeln!(std::io::stderr(), "sandwire: error: {error}; stdout can't be written: {}", errno.desc());
     }
-    ExitCode::FAILURE
+    FAILURE
 }
 
 /// Does the call; stdout has its answer, if there is one.
-fn serve() -> Result<(), Error> {
+fn serve(name: &OsStr) -> Result<(), Error> {
     let variable = |name: &str| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned());
-    let called_as = called_as();
+    let called_as = called_as(name);
     let Some(environment) = Environment::read(variable)? else {
         about(Version::spoken_by(&called_as));
         return Ok(());
@@ -82,15 +92,14 @@ fn serve() -> Result<(), Error> {
 }
 
 /// The base name that this program was executed by.
-fn called_as() -> String {
-    let arg = std::env::args_os().next().unwrap_or_default();
-    let name = std::path::Path::new(&arg).file_name().unwrap_or_default();
+fn called_as(name: &OsStr) -> String {
+    let name = Path::new(name).file_name().unwrap_or_default();
     name.to_string_lossy().into_owned()
 }
 
 fn stdin() -> Result<Vec<u8>, Error> {
     let mut text = Vec::new();
-    let read = std::io::stdin().lock().take(LARGEST_STDIN + 1).read_to_end(&mut text);
+    let read = process::stdin().take(LARGEST_STDIN + 1).read_to_end(&mut text);
     let failed = |details: String| Error { code: code::IO, msg: "error reading from stdin".into(), details };
     match read {
         Err(error) => Err(failed(error.to_string())),

@@ -187,6 +187,43 @@ fn standard_output_closed() {
     node.cni("bridge", Verb::Add, &pod, "eth0", &bridge()).unwrap().result().unwrap();
 }
 
+/// Whoever calls may have closed some: no file that is opened may get such a number, or it would get the answer too.
+#[test]
+fn standard_descriptors_that_are_closed() {
+    let node = Node::installed().unwrap();
+    let pod = node.pod("a").unwrap();
+    let before = node.snapshot().unwrap();
+    node.write("/mnt/config", bridge().to_string()).unwrap();
+    let path = pod.netns.to_str().unwrap();
+    let call = |verb: &str, files: &str| {
+        node.sh(&format!(
+            "export CNI_COMMAND={verb} CNI_CONTAINERID=pod-a CNI_NETNS={path} CNI_IFNAME=eth0 CNI_PATH=/opt/cni/bin;
+            /opt/cni/bin/bridge {files}; echo \"exit $?\""
+        ))
+        .unwrap()
+    };
+    for files in ["<&-", "2>&-", "<&- 2>&-"] {
+        let text = call("VERSION", files);
+        assert!(text.contains("supportedVersions") && text.contains("exit 0"), "{files}: {text}");
+    }
+    let text = call("ADD", "<&-");
+    assert!(text.contains("\"code\": 6") && text.contains("exit 1"), "{text}");
+    for files in ["</mnt/config 2>&-", "</mnt/config >&-", "</mnt/config >&- 2>&-"] {
+        let text = call("ADD", files);
+        let is_heard = !files.contains("g >&-");
+        assert!(text.contains("exit 0") && text.contains("interfaces") == is_heard, "{files}: {text}");
+        // An answer is printed over several lines, and nothing else is.
+        assert_eq!(
+            node.sh("grep -rlx '{' /run/sandwire /var/lib/cni /var/lib/sandwire/leases || true").unwrap(),
+            "",
+            "{files}"
+        );
+        let text = call("DEL", files);
+        assert!(text.contains("exit 0"), "{files}: {text}");
+        node.snapshot().unwrap().assert_same_attachments(&before).unwrap();
+    }
+}
+
 /// Rootless runtimes: what is wrong there is not who owns a file.
 #[test]
 fn in_a_user_namespace() {

@@ -1,0 +1,65 @@
+//! The process from its first line to its end.
+//!
+//! Not the standard library's (`std::rt::lang_start`): that maps a stack and sets handlers for overflows, which `crash` replaces a
+//! moment later, and takes them away again before the exit, fifteen system calls for every pod. What else it does is here:
+//! descriptors that are closed, SIGPIPE.
+#![allow(unsafe_code)]
+
+use libc::{c_char, c_int};
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+use std::ffi::{CStr, OsStr};
+use std::io::Read;
+use std::os::fd::BorrowedFd;
+use std::os::unix::ffi::OsStrExt;
+
+/// Called by the C library, with what execve(2) was given.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+#[cfg_attr(test, allow(dead_code, reason = "the test runner has its own"))]
+extern "C" fn main(count: c_int, arguments: *const *const c_char) -> c_int {
+    open_closed_files();
+    let ignore = SigAction::new(SigHandler::SigIgn, SaFlags::empty(), SigSet::empty());
+    // Who stops reading is told of by EPIPE.
+    // SAFETY: ignoring a signal runs no code of ours.
+    let _ = unsafe { sigaction(Signal::SIGPIPE, &ignore) };
+    let name = match count {
+        // execve(2): "argv may be empty"; not since Linux 5.18.
+        ..1 => OsStr::new(""),
+        // SAFETY: the C library passes `count` texts that end with a zero and that nobody changes.
+        _ => OsStr::from_bytes(unsafe { CStr::from_ptr(*arguments) }.to_bytes()),
+    };
+    let status = super::call(name);
+    // SAFETY: ends the process. Nothing waits in a buffer: all is written with write(2), and stderr has none.
+    unsafe { libc::_exit(status) }
+}
+
+/// Standard descriptors that whoever called has closed, or the next file that is opened would be the answer's.
+fn open_closed_files() {
+    let mut files = [0, 1, 2].map(|fd| libc::pollfd { fd, events: 0, revents: 0 });
+    // SAFETY: three entries, and as many are named. It can fail for RLIMIT_NOFILE or memory: each is asked for then.
+    let asked = unsafe { libc::poll(files.as_mut_ptr(), 3, 0) } >= 0;
+    for file in &files {
+        let closed = match asked {
+            true => file.revents & libc::POLLNVAL != 0,
+            // SAFETY: a question that changes nothing.
+            false => (unsafe { libc::fcntl(file.fd, libc::F_GETFD) }) < 0,
+        };
+        // SAFETY: a text that ends with a zero. The lowest free number is taken, and those below are open by now.
+        if closed && unsafe { libc::open(c"/dev/null".as_ptr(), libc::O_RDWR) } != file.fd {
+            // SAFETY: ends the process, of which nobody could hear.
+            unsafe { libc::_exit(1) }
+        }
+    }
+}
+
+/// Standard input without the standard library's buffer of 8 KB: it is read once, to its end.
+pub(crate) fn stdin() -> impl Read {
+    struct Stdin;
+    impl Read for Stdin {
+        fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+            // SAFETY: open since the process began, and never closed.
+            let file = unsafe { BorrowedFd::borrow_raw(libc::STDIN_FILENO) };
+            Ok(nix::unistd::read(file, buffer)?)
+        }
+    }
+    Stdin
+}
