@@ -198,7 +198,7 @@ fn standard_descriptors_that_are_closed() {
     let call = |verb: &str, files: &str| {
         node.sh(&format!(
             "export CNI_COMMAND={verb} CNI_CONTAINERID=pod-a CNI_NETNS={path} CNI_IFNAME=eth0 CNI_PATH=/opt/cni/bin;
-            /opt/cni/bin/bridge {files}; echo \"exit $?\""
+            status=0; /opt/cni/bin/bridge {files} || status=$?; echo \"exit $status\""
         ))
         .unwrap()
     };
