@@ -38,10 +38,11 @@ cargo build --locked --profile tool --workspace --bin sandwirectl --bin sandwire
 ! readelf -hW "$binary" | grep -qE 'Entry point address: +0x0$' || fail "$binary has no entry: sandwire_start is missing"
 [ "$(readelf -hW "$binary" | awk '$1 == "Type:" { print $2 }')" = DYN ] || fail "$binary is not position-independent"
 ! readelf -lW "$binary" | grep -q INTERP || fail "$binary wants a dynamic linker: it is not static"
-! cargo tree --locked --target $target -p sandwire -e normal,no-proc-macro --prefix none | grep -E '^(cranelift-(codegen|frontend|native)|wasmtime-internal-(cranelift|winch)|regalloc2) ' ||
+crates=$(cargo tree --locked --target $target -p sandwire -e normal,no-proc-macro --prefix none)
+! grep -E '^(cranelift-(codegen|frontend|native)|wasmtime-internal-(cranelift|winch)|regalloc2) ' <<<"$crates" ||
   fail "the CNI binary must contain no compiler"
 # Whose start asks the processor what it can (host/memchr).
-cargo tree --locked --target $target -p sandwire -e normal,no-proc-macro --prefix none | grep -qE '^memchr .*host/memchr\)' ||
+grep -qE '^memchr .*host/memchr\)' <<<"$crates" ||
   fail "the CNI binary has another memchr than host/memchr: is [patch.crates-io] in Cargo.toml without effect?"
 ! grep -aqE 'cranelift_codegen|cranelift-codegen|regalloc2' "$binary" || fail "$binary has code of a compiler in it"
 # No mistake: what is built works, with up to a megabyte more to map for every pod. One large function out of its place is enough.

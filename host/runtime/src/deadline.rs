@@ -73,9 +73,6 @@ impl Deadline {
             // SAFETY: the handler does only async-signal-safe things (above).
             unsafe { sigaction(signal, &action) }?;
         }
-        // A runtime that stopped reading our stdout is no reason to leave an attachment half made.
-        // SAFETY: ignoring a signal runs no code of ours.
-        unsafe { sigaction(Signal::SIGPIPE, &SigAction::new(SigHandler::SigIgn, SaFlags::empty(), SigSet::empty())) }?;
         let deadline = Self { limit, start: Instant::now() };
         deadline.set_timer(limit);
         Ok(deadline)

@@ -127,14 +127,14 @@ pub(crate) fn is_in_container(undo: &Undo) -> bool {
     undo.side() == Some(Side::Container)
 }
 
-/// The undo of rules in an ADD that failed: those under its label become what they were, and others of the same attachment
-/// stay. An earlier ADD may have succeeded, and the runtime still counts on it; only DEL and GC clear all.
 /// Whose the rules of a plugin are.
 pub(crate) fn rule_owner(attachment: &Attachment, plugin: &str) -> RuleOwner {
     let Attachment { network, container_id, ifname } = attachment.clone();
     RuleOwner { plugin: plugin.to_owned(), network, container_id, ifname }
 }
 
+/// The undo of rules in an ADD that failed: those under its label become what they were, and others of the same attachment
+/// stay. An earlier ADD may have succeeded, and the runtime still counts on it; only DEL and GC clear all.
 fn rules_as_before(session: &mut Session, entry: &Entry) -> Fate {
     let Undo::ClearRules { side, plugin, label, .. } = &entry.undo else { return Fate::Undone };
     let at = netns(*side);

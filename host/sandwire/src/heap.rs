@@ -16,7 +16,7 @@ use std::ptr::null_mut;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
 const PAGE: usize = 4096;
-/// Its own. A call needs some 300 KB; what lies idle in its lists can never be more than all of it.
+/// Its own. A call needs some 260 KB; what lies idle in its lists can never be more than all of it.
 const ROOM: usize = 512 << 10;
 /// What an ADD of bridge with host-local needs of it.
 const OF_ADD: usize = 66 * PAGE;
@@ -103,7 +103,7 @@ impl Lists {
     fn first_of(&mut self, list: usize) -> Option<*mut u8> {
         let head = self.free.get_mut(list).filter(|head| !head.is_null())?;
         let block = *head;
-        // SAFETY: only `put` puts blocks there, and it wrote what is next.
+        // SAFETY: only `give` puts blocks there, and it wrote what is next.
         *head = unsafe { (*block).next };
         if head.is_null() {
             self.filled &= !(1 << list);
@@ -123,7 +123,7 @@ impl Lists {
         while left > 0 {
             let size = largest_within(left);
             // SAFETY: of the block that was just taken from its list, behind what its new owner gets.
-            unsafe { self.put(at, crate::heap::list(size).0) };
+            unsafe { self.give(at, size) };
             (at, left) = (at.wrapping_add(size), left - size);
         }
         Some(block)
@@ -134,13 +134,7 @@ impl Lists {
     /// # Safety
     /// `block` must be of `take` for this size, and no longer in use.
     unsafe fn give(&mut self, block: *mut u8, size: usize) {
-        // SAFETY: the caller's promise.
-        unsafe { self.put(block, list(size).0) }
-    }
-
-    /// # Safety
-    /// `block` must have the size of this list's blocks, and not be in use.
-    unsafe fn put(&mut self, block: *mut u8, list: usize) {
+        let (list, _) = list(size);
         let block: *mut Free = block.cast();
         if let Some(head) = self.free.get_mut(list) {
             // SAFETY: the block is not in use, and large and aligned enough for a pointer.

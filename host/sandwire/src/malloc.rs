@@ -3,12 +3,12 @@
 //! Rust's objects do not come here; what does is the standard library's list of thread-local destructors, which wasmtime's first
 //! guest begins, and what C functions of musl take for themselves (opendir(3)). For these few bytes musl's own malloc would ask
 //! the kernel four times for memory and touch two new pages in every call. Replaced as musl wants it: all of them together
-//! (`__malloc_replaced`).
+//! (`__malloc_replaced`); its posix_memalign and memalign call aligned_alloc.
 
 #![allow(unsafe_code)]
 
 use std::alloc::{GlobalAlloc, Layout};
-use std::ffi::{c_int, c_void};
+use std::ffi::c_void;
 use std::ptr::null_mut;
 
 /// In front of each object. Its size is a multiple of what malloc(3) aligns to.
@@ -99,24 +99,6 @@ extern "C" fn aligned_alloc(alignment: usize, size: usize) -> *mut c_void {
     make(size, alignment.max(ALIGNMENT))
 }
 
-#[cfg_attr(all(not(test), target_env = "musl"), unsafe(no_mangle))]
-extern "C" fn memalign(alignment: usize, size: usize) -> *mut c_void {
-    aligned_alloc(alignment, size)
-}
-
-/// # Safety
-/// `object` can be written to.
-#[cfg_attr(all(not(test), target_env = "musl"), unsafe(no_mangle))]
-unsafe extern "C" fn posix_memalign(object: *mut *mut c_void, alignment: usize, size: usize) -> c_int {
-    let made = aligned_alloc(alignment, size);
-    if made.is_null() {
-        return nix::errno::Errno::last_raw();
-    }
-    // SAFETY: the caller's promise.
-    unsafe { object.write(made) };
-    0
-}
-
 /// # Safety
 /// `object` is of one of these functions.
 #[cfg_attr(all(not(test), target_env = "musl"), unsafe(no_mangle))]
@@ -151,8 +133,7 @@ mod tests {
             assert!(unsafe { std::slice::from_raw_parts(zeros.cast::<u8>(), size * 3) }.iter().all(|byte| *byte == 0));
             unsafe { free(zeros) };
             for alignment in [1, 16, 64, 4096] {
-                let mut object = null_mut();
-                assert_eq!(unsafe { posix_memalign(&raw mut object, alignment, size) }, 0);
+                let object = aligned_alloc(alignment, size);
                 assert!(object.addr().is_multiple_of(alignment.max(16)));
                 unsafe { object.cast::<u8>().write_bytes(9, size) };
                 unsafe { free(object) };
@@ -165,7 +146,9 @@ mod tests {
     #[test]
     fn what_can_not_be_is_null_and_says_why() {
         assert!(
-            malloc(usize::MAX).is_null() && calloc(usize::MAX, 2).is_null() && memalign(64, usize::MAX - 3).is_null()
+            malloc(usize::MAX).is_null()
+                && calloc(usize::MAX, 2).is_null()
+                && aligned_alloc(64, usize::MAX - 3).is_null()
         );
         assert_eq!(nix::errno::Errno::last(), nix::errno::Errno::ENOMEM);
         assert!(aligned_alloc(24, 8).is_null());

@@ -6,7 +6,9 @@
 #![allow(unsafe_code)]
 
 use libc::{c_char, c_int};
+use nix::errno::Errno;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+use sandwire_cni::{Error, code};
 use std::ffi::{CStr, OsStr};
 use std::io::Read;
 use std::os::fd::BorrowedFd;
@@ -16,9 +18,8 @@ use std::os::unix::ffi::OsStrExt;
 #[cfg_attr(not(test), unsafe(no_mangle))]
 #[cfg_attr(test, allow(dead_code, reason = "the test runner has its own"))]
 extern "C" fn main(count: c_int, arguments: *const *const c_char) -> c_int {
-    open_closed_files();
     let ignore = SigAction::new(SigHandler::SigIgn, SaFlags::empty(), SigSet::empty());
-    // Who stops reading is told of by EPIPE.
+    // A runtime that stops reading our answer is no reason to leave an attachment half made: EPIPE tells of it.
     // SAFETY: ignoring a signal runs no code of ours.
     let _ = unsafe { sigaction(Signal::SIGPIPE, &ignore) };
     let name = match count {
@@ -27,13 +28,19 @@ extern "C" fn main(count: c_int, arguments: *const *const c_char) -> c_int {
         // SAFETY: the C library passes `count` texts that end with a zero and that nobody changes.
         _ => OsStr::from_bytes(unsafe { CStr::from_ptr(*arguments) }.to_bytes()),
     };
-    let status = super::call(name);
+    let status = match open_closed_files() {
+        Ok(()) => super::call(name),
+        Err(error) => super::refuse(&error),
+    };
     // SAFETY: ends the process. Nothing waits in a buffer: all is written with write(2), and stderr has none.
     unsafe { libc::_exit(status) }
 }
 
 /// Standard descriptors that whoever called has closed, or the next file that is opened would be the answer's.
-fn open_closed_files() {
+///
+/// # Errors
+/// When /dev/null, which takes their place, can't be opened.
+fn open_closed_files() -> Result<(), Error> {
     let mut files = [0, 1, 2].map(|fd| libc::pollfd { fd, events: 0, revents: 0 });
     // SAFETY: three entries, and as many are named. It can fail for RLIMIT_NOFILE or memory: each is asked for then.
     let asked = unsafe { libc::poll(files.as_mut_ptr(), 3, 0) } >= 0;
@@ -45,10 +52,14 @@ fn open_closed_files() {
         };
         // SAFETY: a text that ends with a zero. The lowest free number is taken, and those below are open by now.
         if closed && unsafe { libc::open(c"/dev/null".as_ptr(), libc::O_RDWR) } != file.fd {
-            // SAFETY: ends the process, of which nobody could hear.
-            unsafe { libc::_exit(1) }
+            return Err(Error {
+                code: code::IO,
+                msg: format!("descriptor {} is closed, and /dev/null could not be opened for it", file.fd),
+                details: format!("{}; call it with stdin, stdout and stderr open", Errno::last().desc()),
+            });
         }
     }
+    Ok(())
 }
 
 /// Standard input without the standard library's buffer of 8 KB: it is read once, to its end.

@@ -33,6 +33,7 @@ const IFLA_TXQLEN: u16 = 13;
 const IFLA_OPERSTATE: u16 = 16;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_IFALIAS: u16 = 20;
+pub(super) const IFLA_AF_SPEC: u16 = 26;
 const IFLA_GROUP: u16 = 27;
 const IFLA_PROMISCUITY: u16 = 30;
 const IFLA_LINK_NETNSID: u16 = 37;
@@ -88,31 +89,26 @@ fn only(netns: Netns, answer: Result<Received, Refusal>, what: std::fmt::Argumen
     match answer {
         Ok(received) => parse(netns, &received)
             .ok_or_else(|| KernelError::Other(format!("the kernel answered nothing about {what} in {netns}"))),
-        Err(refusal) if refusal.errno == Errno::ENODEV => {
-            Err(KernelError::NotFound(format!("{what} is not in {netns}")))
-        }
-        Err(refusal) => Err(refusal.into_error(format_args!("could not look at {what} in {netns}"))),
+        Err(refusal) => Err(unseen(netns, refusal, what)),
+    }
+}
+
+fn unseen(netns: Netns, refusal: Refusal, what: std::fmt::Arguments<'_>) -> KernelError {
+    match refusal.errno {
+        Errno::ENODEV => KernelError::NotFound(format!("{what} is not in {netns}")),
+        _ => refusal.into_error(format_args!("could not look at {what} in {netns}")),
     }
 }
 
 /// What a link's IPv6 is set to, by its number in `IFLA_INET6_CONF`; `None` when the kernel does not tell.
 pub(super) fn ipv6_setting(namespace: &mut Namespace, name: &str, number: usize) -> Outcome<Option<i32>> {
-    const IFLA_AF_SPEC: u16 = 26;
     const IFLA_INET6_CONF: u16 = 2;
     let netns = namespace.netns;
-    match namespace.route.get(get_by_name(name)) {
-        Ok(received) => {
-            let families = Attributes::after(&received.payload, IFINFOMSG).nested(IFLA_AF_SPEC);
-            let ipv6 = families.and_then(|families| families.nested(libc::AF_INET6 as u16));
-            Ok(ipv6.and_then(|ipv6| i32_at(ipv6.get(IFLA_INET6_CONF)?, number * size_of::<i32>())))
-        }
-        // A name that no link can have: the file says what is wrong with it.
-        Err(refusal) if matches!(refusal.errno, Errno::EINVAL | Errno::ERANGE) => Ok(None),
-        Err(refusal) if refusal.errno == Errno::ENODEV => {
-            Err(KernelError::NotFound(format!("link {name:?} is not in {netns}")))
-        }
-        Err(refusal) => Err(refusal.into_error(format_args!("could not look at link {name:?} in {netns}"))),
-    }
+    let received = namespace.route.get(get_by_name(name));
+    let received = received.map_err(|refusal| unseen(netns, refusal, format_args!("link {name:?}")))?;
+    let families = Attributes::after(&received.payload, IFINFOMSG).nested(IFLA_AF_SPEC);
+    let ipv6 = families.and_then(|families| families.nested(libc::AF_INET6 as u16));
+    Ok(ipv6.and_then(|ipv6| i32_at(ipv6.get(IFLA_INET6_CONF)?, number * size_of::<i32>())))
 }
 
 pub(super) fn all(namespace: &mut Namespace) -> Outcome<Vec<LinkInfo>> {

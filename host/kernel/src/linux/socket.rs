@@ -3,10 +3,11 @@
 //! rtnetlink's own connection needs an async runtime and sends one message at a time (60 to 80 µs a process on a path
 //! that takes 1 ms in all), so only its typed messages are used here.
 
+use super::attributes::Attributes;
 use crate::{KernelError, Outcome};
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_CAPPED, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NLMSG_NOOP,
-    NLMSG_OVERRUN, NetlinkHeader, NetlinkMessage, NetlinkPayload, NlasIterator,
+    NLMSG_OVERRUN, NetlinkHeader, NetlinkMessage, NetlinkPayload,
 };
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::SocketAddr;
@@ -431,15 +432,7 @@ pub(crate) fn verdict(header: &NetlinkHeader, payload: &[u8]) -> Option<Refusal>
         let original = u32_at(payload, 4).unwrap_or(HEADER_BYTES as u32) as usize;
         tlvs += if header.flags & NLM_F_CAPPED != 0 { HEADER_BYTES } else { original.next_multiple_of(4) };
     }
-    let text = payload
-        .get(tlvs..)
-        .map(NlasIterator::new)
-        .into_iter()
-        .flatten()
-        .filter_map(Result::ok)
-        .find(|nla| nla.kind() == NLMSGERR_ATTR_MSG)
-        .map(|nla| text_of(nla.value()))
-        .unwrap_or_default();
+    let text = Attributes::after(payload, tlvs).text(NLMSGERR_ATTR_MSG).unwrap_or_default();
     Some(Refusal { text, ..Refusal::new(Errno::from_raw(code.saturating_neg())) })
 }
 

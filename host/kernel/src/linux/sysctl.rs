@@ -62,7 +62,6 @@ impl SysctlRoot {
     }
 
     fn open(&self, netns: Netns, key: &str, flags: OFlag) -> Outcome<File> {
-        check(key)?;
         let failed = |errno: Errno| match errno {
             Errno::ENOENT | Errno::ENOTDIR => {
                 KernelError::NotFound(format!("{netns} has no sysctl net/{key}: {}", describe(errno)))
@@ -90,13 +89,15 @@ impl SysctlRoot {
     }
 }
 
-/// No key may lead out of /proc/sys/net, whoever validated it before.
+/// No key may lead out of /proc/sys/net, whoever validated it before, or be cut short: in a message the kernel takes a name up to
+/// its first zero, which would be another link's (`nla_strscpy`).
 fn check(key: &str) -> Outcome<()> {
     let bad = key.bytes().any(|b| b == 0) || key.split('/').any(|s| s.is_empty() || s == "." || s == "..");
     if bad { Err(KernelError::Invalid(format!("{key:?} is no sysctl key below net/"))) } else { Ok(()) }
 }
 
 pub(super) fn read(kernel: &mut LinuxKernel, netns: Netns, key: &str) -> Outcome<String> {
+    check(key)?;
     if let Some((interface, number)) = told_of_links(key)
         && let Some(value) = links::ipv6_setting(kernel.namespace(netns)?, interface, number)?
     {
@@ -120,6 +121,7 @@ pub(super) fn write(kernel: &mut LinuxKernel, netns: Netns, key: &str, value: &s
 }
 
 pub(super) fn set(kernel: &mut LinuxKernel, netns: Netns, key: &str, value: &str) -> Outcome<()> {
+    check(key)?;
     if let Some((interface, on)) = arp_notify(key, value) {
         return set_arp_notify(kernel, netns, interface, on);
     }
@@ -129,10 +131,12 @@ pub(super) fn set(kernel: &mut LinuxKernel, netns: Netns, key: &str, value: &str
         .map_err(|e| io_error(&e, format!("could not write {value:?} to sysctl net/{key} of {netns}")))
 }
 
-/// The key of one interface in this family: the interface and what follows it.
+/// The key of one interface in this family: the interface and what follows it. None of what can't be its name in a message: the
+/// file says then what is wrong.
 fn of_interface<'k>(key: &'k str, family: &str) -> Option<(&'k str, &'k str)> {
     let (interface, name) = key.strip_prefix(family)?.strip_prefix("/conf/")?.split_once('/')?;
-    (!matches!(interface, "all" | "default" | "" | "." | "..")).then_some((interface, name))
+    let is_name = interface.len() < libc::IFNAMSIZ && !matches!(interface, "all" | "default");
+    is_name.then_some((interface, name))
 }
 
 /// The keys that ADD reads of a link, which the kernel tells with it (`inet6_fill_ifla6_attrs`), by their number there: in a new
@@ -159,7 +163,6 @@ fn arp_notify<'k>(key: &'k str, value: &str) -> Option<(&'k str, u32)> {
 /// is looked up for the first time, three inodes made for a write of one byte, which takes ten times as long as this message
 /// (`inet_set_link_af` does what a write to the file does, and nothing more for this key: `devinet_conf_proc`).
 fn set_arp_notify(kernel: &mut LinuxKernel, netns: Netns, interface: &str, on: u32) -> Outcome<()> {
-    const IFLA_AF_SPEC: u16 = 26;
     const IFLA_INET_CONF: u16 = 1;
     const IPV4_DEVCONF_ARP_NOTIFY: u16 = 22;
     let mut spec = on.to_ne_bytes().to_vec();
@@ -167,7 +170,7 @@ fn set_arp_notify(kernel: &mut LinuxKernel, netns: Netns, interface: &str, on: u
         let length = spec.len() as u16 + 4;
         spec.splice(0..0, length.to_ne_bytes().into_iter().chain(kind.to_ne_bytes()));
     }
-    let attribute = LinkAttribute::Other(DefaultNla::new(IFLA_AF_SPEC, spec));
+    let attribute = LinkAttribute::Other(DefaultNla::new(links::IFLA_AF_SPEC, spec));
     let message = LinkUnspec::new_with_name(interface).append_extra_attribute(attribute).build();
     match kernel.namespace(netns)?.route.request(RouteNetlinkMessage::SetLink(message), 0) {
         Ok(_) => Ok(()),
@@ -194,7 +197,7 @@ mod tests {
         }
         assert_eq!(arp_notify("ipv4/conf/eth0.10/arp_notify", "1"), Some(("eth0.10", 1)));
         for (key, value) in
-            [("all", "1"), ("default", "1"), ("a/b", "1"), ("..", "1"), ("", "1"), ("eth0", "2"), ("eth0", "")]
+            [("all", "1"), ("default", "1"), ("a/b", "1"), ("sixteen-letters-", "1"), ("eth0", "2"), ("eth0", "")]
         {
             assert_eq!(arp_notify(&format!("ipv4/conf/{key}/arp_notify"), value), None, "{key} {value}");
         }
