@@ -27,6 +27,9 @@ pub trait Kernel {
     /// kernel does not say, and of a namespace that is gone.
     fn identity(&self, netns: Netns) -> Option<u64>;
 
+    /// Goes on as if the attachment had no container's namespace.
+    fn leave_container(&mut self);
+
     /// The end of the call: what blocks when it is closed is left to a helper process.
     fn finish(&mut self);
 

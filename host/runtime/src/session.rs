@@ -6,6 +6,7 @@
 pub(crate) mod dhcp;
 mod forgotten;
 mod given;
+mod place;
 mod reach;
 pub(crate) mod routing;
 pub(crate) mod taking;

@@ -52,6 +52,8 @@ pub(crate) fn sweep(session: &mut Session, which: impl Fn(&Entry) -> bool) -> Ve
             Undo::RestoreRoute { name, .. } if left.iter().any(|fate| matches!(fate, Fate::Failed(_))) => {
                 Fate::Failed(format!("a route of link {name:?} waits for what failed"))
             }
+            // In another container's namespace what is like it is not what was made.
+            undo if is_in_container(undo) && !finds_its_namespace(undo) && session.was_elsewhere(&entry) => Fate::Undone,
             undo => take_back(session, plugin, undo),
         };
         let Some(journal) = session.journal() else { break };
@@ -125,6 +127,11 @@ pub(crate) fn goes_with_container(undo: &Undo) -> bool {
 /// Whether an undo is about something within the container.
 pub(crate) fn is_in_container(undo: &Undo) -> bool {
     undo.side() == Some(Side::Container)
+}
+
+/// Whether an undo says itself where it was done: there is something to do for it also elsewhere, or without a container.
+fn finds_its_namespace(undo: &Undo) -> bool {
+    matches!(undo, Undo::MoveLink { taken: Some(_), .. } | Undo::ReleaseDhcp { .. })
 }
 
 /// Whose the rules of a plugin are.

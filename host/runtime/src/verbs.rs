@@ -78,9 +78,7 @@ pub fn run(
     if call.command == Command::Gc {
         return collect::collect(session, &grant?, call, &journals(call, environment));
     }
-    if let Some(journal) = session.journal() {
-        journal.begin(call.command.as_str(), plugin).map_err(|e| Error::internal(e.to_string()))?;
-    }
+    session.begin()?;
     match call.command {
         Command::Add => add(session, grant?, &call.config, stdout),
         Command::Del => del(session, grant, &call.config),

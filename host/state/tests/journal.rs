@@ -2,7 +2,7 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::indexing_slicing)]
 
 use proptest::prelude::*;
-use sandwire_state::journal::{Attachment, Journal, NetworkLock, Side, State, Undo, list};
+use sandwire_state::journal::{Attachment, Journal, NetworkLock, Side, State, Undo, list, path};
 use serde_json::json;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -41,7 +41,7 @@ fn an_attachments_life() {
     let place = tempfile::tempdir().unwrap();
     let root = &place.path().join("journal");
     let mut add = Journal::open(root, &attachment("a")).unwrap();
-    add.begin("ADD", "bridge").unwrap();
+    add.begin("ADD", "bridge", None).unwrap();
     assert_eq!(names(root), ["locks/net"]);
     let link = add.intend("bridge", &delete("veth1")).unwrap();
     add.done(link, Some(&Undo::DeleteLink { side: Side::Host, name: "veth1".into(), index: Some(7) })).unwrap();
@@ -54,7 +54,7 @@ fn an_attachments_life() {
 
     // The next plugin of the chain fails; what the first did stays.
     let mut chained = Journal::open(root, &attachment("a")).unwrap();
-    chained.begin("ADD", "portmap").unwrap();
+    chained.begin("ADD", "portmap", None).unwrap();
     let rules = Undo::ClearRules {
         side: Side::Host,
         plugin: "portmap".into(),
@@ -82,7 +82,7 @@ fn an_attachments_life() {
     assert_eq!(summary.pending[0].undo, Undo::DeleteLink { side: Side::Host, name: "veth1".into(), index: Some(7) });
 
     let mut del = Journal::open(root, &attachment("a")).unwrap();
-    del.begin("DEL", "bridge").unwrap();
+    del.begin("DEL", "bridge", None).unwrap();
     for id in del.pending().iter().rev().map(|entry| entry.id).collect::<Vec<_>>() {
         del.failed(id).unwrap();
         del.failed(id).unwrap();
@@ -95,18 +95,49 @@ fn an_attachments_life() {
 }
 
 #[test]
+fn it_knows_in_which_namespaces_something_was_done() {
+    let place = tempfile::tempdir().unwrap();
+    let root = place.path();
+    let mut journal = Journal::open(root, &attachment("a")).unwrap();
+    assert!(journal.namespaces().is_empty());
+    let link = |name: &str| Undo::DeleteLink { side: Side::Container, name: name.into(), index: Some(2) };
+    let mut first = 0;
+    for (netns, name) in [(Some(7), "eth0"), (None, "eth1"), (Some(9), "eth2")] {
+        journal.begin("ADD", "bridge", netns).unwrap();
+        let id = journal.intend("bridge", &link(name)).unwrap();
+        journal.done(id, None).unwrap();
+        first = if netns == Some(7) { id } else { first };
+    }
+    // What a call is given in which nothing was done says nothing.
+    journal.begin("DEL", "bridge", Some(11)).unwrap();
+    journal.undone(first).unwrap();
+    drop(journal);
+    let journal = Journal::open(root, &attachment("a")).unwrap();
+    assert_eq!(journal.namespaces().into_iter().collect::<Vec<_>>(), [9]);
+    assert_eq!(journal.pending().iter().map(|entry| entry.netns).collect::<Vec<_>>(), [None, Some(9)]);
+    drop(journal);
+    // As an earlier release wrote it.
+    let file = path(root, &attachment("a"));
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, text.replace(r#","netns":9"#, "")).unwrap();
+    let journal = Journal::open(root, &attachment("a")).unwrap();
+    assert!(journal.namespaces().is_empty() && journal.damaged() == 0, "{text}");
+    assert_eq!(journal.pending().len(), 2);
+}
+
+#[test]
 fn an_add_that_is_undone_leaves_the_journal_as_it_was() {
     let place = tempfile::tempdir().unwrap();
     let root = place.path();
     let mut add = Journal::open(root, &attachment("a")).unwrap();
-    add.begin("ADD", "bridge").unwrap();
+    add.begin("ADD", "bridge", None).unwrap();
     let kept = add.intend("bridge", &delete("veth1")).unwrap();
     add.commit(&json!({"x": 1})).unwrap();
     drop(add);
     let before = std::fs::read(file(root)).unwrap();
 
     let mut again = Journal::open(root, &attachment("a")).unwrap();
-    again.begin("ADD", "bridge").unwrap();
+    again.begin("ADD", "bridge", None).unwrap();
     for round in 0..3 {
         let ids: Vec<u64> = (0..3).map(|n| again.intend("bridge", &delete(&format!("{round}-{n}"))).unwrap()).collect();
         again.done(ids[1], None).unwrap();
@@ -123,7 +154,7 @@ fn an_add_that_is_undone_leaves_the_journal_as_it_was() {
     assert_eq!(next.uncommitted().iter().map(|entry| entry.id).collect::<Vec<_>>(), [new]);
 
     // What a call says of an earlier one's operations is never cut off.
-    next.begin("ADD", "bridge").unwrap();
+    next.begin("ADD", "bridge", None).unwrap();
     let own = next.intend("bridge", &delete("own")).unwrap();
     next.undone(kept).unwrap();
     next.undone(own).unwrap();
@@ -142,7 +173,7 @@ fn said_again() {
     let lease =
         |n: u32| Undo::ReleaseDhcp { index: 2, name: "eth0".into(), netns: None, lease: json!({ "seconds": n }) };
     let mut add = Journal::open(root, &attachment("a")).unwrap();
-    add.begin("ADD", "bridge").unwrap();
+    add.begin("ADD", "bridge", None).unwrap();
     let id = add.intend("dhcp", &lease(1)).unwrap();
     add.done(id, Some(&lease(2))).unwrap();
     add.commit(&json!({})).unwrap();
@@ -171,7 +202,7 @@ fn said_again() {
     assert_eq!(names(root).len(), 3, "{:?}", names(root));
     // Not what was done of another operation.
     let mut other = Journal::open(root, &attachment("a")).unwrap();
-    other.begin("ADD", "portmap").unwrap();
+    other.begin("ADD", "portmap", None).unwrap();
     let link = other.intend("portmap", &delete("veth1")).unwrap();
     other.done(link, None).unwrap();
     other.commit(&json!(null)).unwrap();
@@ -188,14 +219,14 @@ fn a_call_that_does_nothing_leaves_nothing() {
     let root = &place.path().join("journal");
     for verb in ["ADD", "CHECK", "DEL"] {
         let mut journal = Journal::open(root, &attachment("a")).unwrap();
-        journal.begin(verb, "loopback").unwrap();
+        journal.begin(verb, "loopback", None).unwrap();
         journal.commit(&json!(null)).unwrap();
         assert!(journal.remove_if_empty().unwrap());
     }
     assert_eq!(names(root), [""; 0]);
     // But one that has something to show is kept.
     let mut journal = Journal::open(root, &attachment("a")).unwrap();
-    journal.begin("ADD", "loopback").unwrap();
+    journal.begin("ADD", "loopback", None).unwrap();
     journal.commit(&json!({"x": 1})).unwrap();
     drop(journal);
     assert_eq!(list(root, Some("net")).unwrap()[0].facts["loopback"], json!({"x": 1}));
@@ -209,7 +240,7 @@ fn names_of_every_length_and_kind() {
     for (network, id) in keys {
         let key = Attachment { network: network.into(), container_id: id.into(), ifname: "eth0".into() };
         let mut journal = Journal::open(place.path(), &key).unwrap();
-        journal.begin("ADD", "p\n").unwrap();
+        journal.begin("ADD", "p\n", None).unwrap();
         journal.intend("p\n", &delete("\u{0}\n\"")).unwrap();
     }
     let found = list(place.path(), None).unwrap();
@@ -227,7 +258,7 @@ fn gc_has_the_network_for_itself() {
     let place = tempfile::tempdir().unwrap();
     for id in ["b", "a"] {
         let mut journal = Journal::open(place.path(), &attachment(id)).unwrap();
-        journal.begin("ADD", "bridge").unwrap();
+        journal.begin("ADD", "bridge", None).unwrap();
         journal.intend("bridge", &delete(id)).unwrap();
     }
     // A call that was killed between making its file and writing the first line to it, or within that.
@@ -251,7 +282,7 @@ fn gc_has_the_network_for_itself() {
 fn what_gc_took_back_together_is_struck_out_unless_the_journal_goes() {
     let place = tempfile::tempdir().unwrap();
     let mut journal = Journal::open(place.path(), &attachment("a")).unwrap();
-    journal.begin("ADD", "bridge").unwrap();
+    journal.begin("ADD", "bridge", None).unwrap();
     let ids: Vec<u64> = ["x", "y", "z"].map(|name| journal.intend("bridge", &delete(name)).unwrap()).into();
     drop(journal);
     let gc = NetworkLock::take(place.path(), "net").unwrap();
@@ -274,7 +305,7 @@ fn what_gc_took_back_together_is_struck_out_unless_the_journal_goes() {
 fn damage_is_counted_and_kept() {
     let place = tempfile::tempdir().unwrap();
     let mut journal = Journal::open(place.path(), &attachment("a")).unwrap();
-    journal.begin("ADD", "bridge").unwrap();
+    journal.begin("ADD", "bridge", None).unwrap();
     let id = journal.intend("bridge", &delete("a")).unwrap();
     drop(journal);
     let path = file(place.path());
@@ -308,7 +339,7 @@ fn the_last_of_a_network_removes_its_lock_while_others_come() {
                     // Two threads share each attachment.
                     let mut journal = Journal::open(root, &attachment(&format!("{}", thread % 2))).unwrap();
                     assert_eq!(journal.pending().len(), 0, "{thread} {n}");
-                    journal.begin("ADD", "p").unwrap();
+                    journal.begin("ADD", "p", None).unwrap();
                     let id = journal.intend("p", &delete("x")).unwrap();
                     journal.undone(id).unwrap();
                     assert!(journal.remove_if_empty().unwrap());
@@ -328,7 +359,7 @@ fn costs_little() {
         let key = attachment(&format!("{n:064}"));
         let start = Instant::now();
         let mut journal = Journal::open(place.path(), &key).unwrap();
-        journal.begin("ADD", "bridge").unwrap();
+        journal.begin("ADD", "bridge", None).unwrap();
         for name in ["veth0123abcd", "address", "route", "masquerade"] {
             let id = journal.intend("bridge", &delete(name)).unwrap();
             journal.done(id, None).unwrap();
@@ -344,7 +375,7 @@ fn costs_little() {
     for n in 0..200 {
         let start = Instant::now();
         let mut journal = Journal::open(place.path(), &attachment(&format!("{n:064}"))).unwrap();
-        journal.begin("DEL", "bridge").unwrap();
+        journal.begin("DEL", "bridge", None).unwrap();
         for id in journal.pending().iter().map(|entry| entry.id).collect::<Vec<_>>() {
             journal.undone(id).unwrap();
         }
@@ -363,7 +394,7 @@ proptest! {
     fn cut_anywhere(cut in 0.0f64..1.0, undone in prop::collection::btree_set(0u64..6, 0..6)) {
         let place = tempfile::tempdir().unwrap();
         let mut journal = Journal::open(place.path(), &attachment("a")).unwrap();
-        journal.begin("ADD", "p").unwrap();
+        journal.begin("ADD", "p", None).unwrap();
         // After each step: how long the file was, and what was pending.
         let mut history = Vec::new();
         for n in 0..6u64 {
@@ -389,7 +420,7 @@ proptest! {
         prop_assert_eq!(journal.pending().iter().map(|entry| entry.id).collect::<Vec<_>>(), wanted.clone());
         prop_assert_eq!((journal.uncommitted().len(), journal.damaged()), (wanted.len(), 0));
         // And it can be gone on with.
-        journal.begin("ADD", "p").unwrap();
+        journal.begin("ADD", "p", None).unwrap();
         let id = journal.intend("p", &delete("new")).unwrap();
         prop_assert!(!wanted.contains(&id));
         drop(journal);

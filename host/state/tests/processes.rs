@@ -228,7 +228,7 @@ fn a_full_disk_keeps_no_journal() {
         let attachment = Attachment { network: "net".into(), container_id: "a".into(), ifname: "eth0".into() };
         let undo = Undo::Shared { what: "a bridge".into(), held: None };
         let mut journal = Journal::open(root, &attachment).unwrap();
-        journal.begin("ADD", "bridge").unwrap();
+        journal.begin("ADD", "bridge", None).unwrap();
         let ids = [0; 2].map(|_| journal.intend("bridge", &undo).unwrap());
         journal.commit(&serde_json::json!({"netns": ""})).unwrap();
         drop(journal);
@@ -236,7 +236,7 @@ fn a_full_disk_keeps_no_journal() {
         let mut fill = std::fs::File::create(root.join("fill")).unwrap();
         while std::io::Write::write(&mut fill, &[0; 4096]).is_ok() {}
         let mut journal = Journal::open(root, &attachment).unwrap();
-        journal.begin("DEL", &"x".repeat(5000)).unwrap();
+        journal.begin("DEL", &"x".repeat(5000), None).unwrap();
         for id in ids {
             let error = journal.undone(id).unwrap_err().to_string();
             assert!(error.contains("No space left on device"), "{error}");
@@ -254,7 +254,7 @@ fn a_journal_has_an_end() {
     let temporary = tempfile::tempdir().unwrap();
     let attachment = Attachment { network: "net".into(), container_id: "a".into(), ifname: "eth0".into() };
     let mut journal = Journal::open(temporary.path(), &attachment).unwrap();
-    journal.begin("ADD", "bridge").unwrap();
+    journal.begin("ADD", "bridge", None).unwrap();
     let undo = Undo::Shared { what: "x".repeat(400 << 10), held: None };
     let written = (0..20).take_while(|_| journal.intend("bridge", &undo).is_ok()).count();
     assert_eq!(written, 10);
@@ -400,7 +400,7 @@ fn a_journal_on_a_full_disk_says_so_and_stays_whole() {
     with_tmpfs(&root, "size=16k", || {
         let key = Attachment { network: "n".into(), container_id: "a".into(), ifname: "eth0".into() };
         let mut journal = Journal::open(&root, &key).unwrap();
-        journal.begin("ADD", "p").unwrap();
+        journal.begin("ADD", "p", None).unwrap();
         let mut written = 0;
         let error = loop {
             match journal.intend("p", &Undo::Shared { what: "x".repeat(700), held: None }) {

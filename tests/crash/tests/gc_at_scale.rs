@@ -78,7 +78,7 @@ fn make_state(stale: &[Stale]) {
         kernel.apply_rules(Netns::Host, &owner, "masquerade", &[rule]).unwrap();
 
         let mut journal = Journal::open(Path::new("/run/sandwire/journal"), &attachment).unwrap();
-        journal.begin("ADD", "bridge").unwrap();
+        journal.begin("ADD", "bridge", None).unwrap();
         let link = Undo::DeleteLink { side: Side::Host, name: one.link.clone(), index: Some(indexes[&one.link]) };
         let release = |address| Undo::ReleaseLease { directory: directory.clone(), address: Some(address) };
         let rules = Undo::ClearRules {

@@ -218,6 +218,11 @@ impl Kernel for LinuxKernel {
         netns::cookie(namespace?.route.fd())
     }
 
+    fn leave_container(&mut self) {
+        (self.container, self.container_firewall) = (None, None);
+        (self.tun, self.packets) = (tap::Tun::unasked(), dhcp::Packets::unasked());
+    }
+
     fn finish(&mut self) {
         // Not left to the end of the process: who reads its answer may be slow, and a native delegate has copies of descriptors.
         for namespace in self.container.iter_mut().chain([&mut self.host]) {

@@ -66,10 +66,6 @@ impl Session {
         there.find(|(.., taken)| same_netns(taken, now)).map(|(former, _, taken)| (former, taken))
     }
 
-    fn container_identity(&self) -> Option<u64> {
-        self.kernel.as_ref().and_then(|kernel| kernel.identity(Netns::Container))
-    }
-
     /// Whether the attachment has taken this link of the container.
     pub(crate) fn has_taken(&self, link: LinkId) -> bool {
         self.entry_of(link).is_some()

@@ -9,7 +9,7 @@ use nix::fcntl::OFlag;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -24,6 +24,9 @@ pub(super) enum Line<'a> {
     Begin {
         verb: Cow<'a, str>,
         plugin: Cow<'a, str>,
+        /// Which container's namespace it was called with.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        netns: Option<u64>,
     },
     Intend {
         id: u64,
@@ -56,6 +59,7 @@ struct Call {
     /// An ADD that has not ended: what it did is to be undone.
     open: bool,
     is_del: bool,
+    netns: Option<u64>,
 }
 
 /// What a file says.
@@ -85,11 +89,14 @@ impl Content {
     pub(super) fn apply(&mut self, line: Line<'_>) {
         match line {
             Line::Attachment(attachment) => self.attachment = Some(attachment.into_owned()),
-            Line::Begin { verb, plugin } => {
-                self.calls.push(Call { plugin: plugin.into_owned(), open: verb == "ADD", is_del: verb == "DEL" });
+            Line::Begin { verb, plugin, netns } => {
+                let (plugin, open, is_del) = (plugin.into_owned(), verb == "ADD", verb == "DEL");
+                self.calls.push(Call { plugin, open, is_del, netns });
             }
             Line::Intend { id, plugin, undo } => {
-                let entry = Entry { id, plugin: plugin.into_owned(), undo: undo.into_owned(), state: State::Intended };
+                let (plugin, undo) = (plugin.into_owned(), undo.into_owned());
+                let netns = self.calls.last().and_then(|call| call.netns);
+                let entry = Entry { id, plugin, undo, state: State::Intended, netns };
                 self.entries.push((self.calls.len(), entry));
                 self.last_id = self.last_id.max(id);
             }
@@ -126,6 +133,11 @@ impl Content {
     /// Whether the newest call is a DEL.
     pub(super) fn ends_with_del(&self) -> bool {
         self.calls.last().is_some_and(|call| call.is_del)
+    }
+
+    /// In which namespaces of containers something was done that is not undone.
+    pub(super) fn namespaces(&self) -> BTreeSet<u64> {
+        self.entries.iter().filter_map(|(_, entry)| entry.netns).collect()
     }
 
     /// Not one line.

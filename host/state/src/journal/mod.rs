@@ -59,6 +59,10 @@ pub struct Entry {
     pub undo: Undo,
     /// How far it came.
     pub state: State,
+    /// Which container's namespace the call had that did it, as `Kernel::identity` tells them apart; none of an earlier
+    /// release, and of a call without.
+    #[serde(skip)]
+    pub netns: Option<u64>,
 }
 
 /// The journal of one attachment, locked against every other call for it and against GC of its network until dropped.
@@ -118,10 +122,10 @@ impl Journal {
         &self.attachment
     }
 
-    /// Starts a call (`verb` as in CNI_COMMAND). What an ADD does from here on is `uncommitted` until `commit`. Written
-    /// with the first intent.
-    pub fn begin(&mut self, verb: &str, plugin: &str) -> Outcome<()> {
-        let line = || Line::Begin { verb: Cow::Borrowed(verb), plugin: Cow::Borrowed(plugin) };
+    /// Starts a call (`verb` as in CNI_COMMAND, `netns` as in an entry). What an ADD does from here on is `uncommitted`
+    /// until `commit`. Written with the first intent.
+    pub fn begin(&mut self, verb: &str, plugin: &str, netns: Option<u64>) -> Outcome<()> {
+        let line = || Line::Begin { verb: Cow::Borrowed(verb), plugin: Cow::Borrowed(plugin), netns };
         self.file.begin(&line())?;
         self.content.apply(line());
         self.meddled = false;
@@ -131,6 +135,12 @@ impl Journal {
     /// Every operation not yet undone, oldest first.
     pub fn pending(&self) -> Vec<&Entry> {
         self.content.entries.iter().map(|(_, entry)| entry).collect()
+    }
+
+    /// In which namespaces of containers something was done that is not undone: one, but for an attachment that was made
+    /// again. None of an earlier release.
+    pub fn namespaces(&self) -> BTreeSet<u64> {
+        self.content.namespaces()
     }
 
     /// Those of every ADD that never reached `commit`, this call's included, oldest first.

@@ -283,6 +283,65 @@ fn plugin() {
     ["bridge", "bagpipe", "host-local", "loopback", "ptp"].into_iter().for_each(|plugin| refused.run(plugin));
 }
 
+/// A path leads to another namespace sooner or later: `/proc/PID/ns/net` when the number is given again. What is in there is of the
+/// container that has it now, also for a DEL that is repeated, of which no journal says anything.
+#[test]
+fn another_containers_namespace() {
+    for plugin in ["bridge", "bagpipe", "macvlan", "ptp"] {
+        let mut bench = Bench::new(plugin);
+        let other = bench.node.pod("b").unwrap();
+        bench.add();
+        let of_other = |verb: Verb, result: Option<&Value>| {
+            let mut config = config(plugin);
+            if let Some(result) = result {
+                config["prevResult"] = result.clone();
+            }
+            bench.node.cni(plugin, verb, &other, "eth0", &config).unwrap()
+        };
+        let result = of_other(Verb::Add, None).result().unwrap();
+        let before = bench.node.sh_at(&other.place(), "ip -o addr show eth0 scope global").unwrap();
+        bench.pod.drop_netns(&bench.node).unwrap();
+        bench.netns = other.netns.display().to_string();
+        for time in ["first", "second", "third"] {
+            bench.del().done().unwrap_or_else(|e| panic!("{plugin}, the {time} time: {e:#}"));
+            let now = bench.node.sh_at(&other.place(), "ip -o addr show eth0 scope global").unwrap();
+            assert_eq!(now, before, "{plugin}, the {time} time");
+            of_other(Verb::Check, Some(&result)).done().unwrap_or_else(|e| panic!("{plugin}: {e:#}"));
+        }
+        of_other(Verb::Del, Some(&result)).done().unwrap();
+        assert!(bench.left().is_empty(), "{plugin}: {:#?}", bench.left());
+    }
+}
+
+/// An ADD that was killed in one namespace is taken back by the next one, which has another: not what that has under the
+/// same numbers.
+#[test]
+fn a_killed_add_in_a_namespace_that_is_gone() {
+    let bench = Bench::new("bagpipe");
+    bench.agent.set(Mode::HangOnPost).unwrap();
+    let call = bench.node.call("bagpipe", Verb::Add).pod(&bench.pod).ifname("eth0").config(&bench.config);
+    let (command, stdin) = call.command().unwrap();
+    let mut add = bench.node.spawn(&Place::Host, command).unwrap();
+    add.stdin.take().unwrap().write_all(&stdin).unwrap();
+    eventually("the ADD comes to the agent", || {
+        bench.agent.take_calls().into_iter().any(|call| call.path == "/attach_localport")
+    });
+    add.kill().unwrap();
+    add.wait_with_output().unwrap();
+    bench.agent.set(Mode::Ok).unwrap();
+    bench.pod.drop_netns(&bench.node).unwrap();
+    bench.pod.make_netns(&bench.node).unwrap();
+    // The same name, and the same index: it was the first link there too.
+    bench.inside("ip link add eth0 type veth peer name other; ip addr add 192.0.2.7/24 dev eth0");
+    let shown = || bench.node.sh_at(&bench.pod.place(), "ip -o addr show eth0 scope global").unwrap();
+    let before = shown();
+    assert!(before.contains("192.0.2.7"), "{before}");
+    bench.del().done().unwrap();
+    assert_eq!(shown(), before);
+    bench.inside("ip link del eth0");
+    assert!(bench.left().is_empty(), "{:#?}", bench.left());
+}
+
 /// An address is given back when the interface that has it is gone, not before: the next pod would get it, too.
 #[test]
 fn an_address_stays_with_its_interface() {
