@@ -53,7 +53,9 @@ pub(crate) fn sweep(session: &mut Session, which: impl Fn(&Entry) -> bool) -> Ve
                 Fate::Failed(format!("a route of link {name:?} waits for what failed"))
             }
             // In another container's namespace what is like it is not what was made.
-            undo if is_in_container(undo) && !finds_its_namespace(undo) && session.was_elsewhere(&entry) => Fate::Undone,
+            undo if is_in_container(undo) && !finds_its_namespace(undo) && session.was_elsewhere(&entry) => {
+                Fate::Undone
+            }
             undo => take_back(session, plugin, undo),
         };
         let Some(journal) = session.journal() else { break };
