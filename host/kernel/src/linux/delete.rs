@@ -142,9 +142,15 @@ fn start(kernel: &mut LinuxKernel, link: LinkId) -> Result<(OwnedFd, Pid), ()> {
 /// Closes descriptors that are slow to close in a helper process, so that neither the caller nor its exit waits.
 ///
 /// After a set element was deleted, closing the nfnetlink socket blocks 9 to 12 ms (the kernel waits out RCU for what
-/// the transaction freed), and so does the exit of whoever has it open last.
-pub(super) fn close_elsewhere(kernel: &mut LinuxKernel, slow: Vec<OwnedFd>) {
+/// the transaction freed), and so does the exit of whoever has it open last. Meanwhile nobody of its namespace can change
+/// rules or delete a link (`nft_rcv_nl_event` waits with `commit_mutex` held): that would be the next plugin of the
+/// chain. So the `node`'s is closed when the kernel has freed it by itself (`nf_tables_trans_destroy_work`), and then nobody waits; the
+/// `container`'s at once, for its namespace would stay with it.
+pub(super) fn close_elsewhere(kernel: &mut LinuxKernel, node: Option<OwnedFd>, container: Option<OwnedFd>) {
     reap(&mut kernel.helpers);
+    let at_once = container.as_ref().map(AsRawFd::as_raw_fd);
+    let is_node = node.is_some();
+    let slow: Vec<OwnedFd> = node.into_iter().chain(container).collect();
     if slow.is_empty() {
         return;
     }
@@ -153,8 +159,18 @@ pub(super) fn close_elsewhere(kernel: &mut LinuxKernel, slow: Vec<OwnedFd>) {
     let null = kernel.null();
     let over_fd = over.as_raw_fd();
     let orders = Orders::new(null, slow.iter().map(AsRawFd::as_raw_fd).chain([over_fd]).collect());
-    // SAFETY: `wait_for_end` makes async-signal-safe calls only.
-    if let Ok(helper) = unsafe { fork_with(&orders, || wait_for_end(over_fd)) } {
+    let work = || {
+        wait_for_end(over_fd);
+        if let Some(fd) = at_once {
+            // SAFETY: a plain system call; in this process nothing else owns it.
+            unsafe { libc::close(fd) };
+        }
+        if is_node {
+            rest();
+        }
+    };
+    // SAFETY: `work` makes async-signal-safe calls only.
+    if let Ok(helper) = unsafe { fork_with(&orders, work) } {
         kernel.helpers.push(helper);
     }
     // In this order: they close at once while the helper has them too, and it goes when the pipe is closed.
@@ -297,6 +313,13 @@ fn acknowledged(answer: &[u8; 512], length: usize) -> i32 {
         Some(code) if length >= 20 => i32::from_ne_bytes(*code).wrapping_neg(),
         _ => libc::EIO,
     }
+}
+
+/// Some grace periods of RCU, on a node with work to do.
+fn rest() {
+    let time = libc::timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+    // SAFETY: the kernel reads `time`; nobody wants to know what is left of it.
+    unsafe { libc::nanosleep(&raw const time, std::ptr::null_mut()) };
 }
 
 /// Until the other end of the pipe is closed.

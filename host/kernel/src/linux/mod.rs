@@ -231,9 +231,9 @@ impl Kernel for LinuxKernel {
         if !self.rules_deleted {
             return;
         }
-        let firewalls = [self.host_firewall.take(), self.container_firewall.take()];
-        let slow = firewalls.into_iter().flatten().filter_map(|firewall| firewall.into_fd().ok()).collect();
-        delete::close_elsewhere(self, slow);
+        let socket = |firewall: Option<Nftables>| firewall.and_then(|firewall| firewall.into_fd().ok());
+        let (node, container) = (socket(self.host_firewall.take()), socket(self.container_firewall.take()));
+        delete::close_elsewhere(self, node, container);
     }
 
     fn link_by_name(&mut self, netns: Netns, name: &str) -> Outcome<LinkInfo> {
