@@ -4,7 +4,7 @@ use sandwire_harness::agent::{Agent, Mode};
 use sandwire_harness::{Installation, Node, Outcome, Place, Pod, Snapshot, Verb};
 use serde_json::{Value, json};
 use std::io::Write;
-use std::process::Command;
+use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 const ACTIVE: &str = "/var/lib/sandwire/active";
@@ -72,6 +72,19 @@ impl Bench {
     fn add(&mut self) {
         let outcome = self.node.cni(self.plugin, Verb::Add, &self.pod, self.ifname, &config(self.plugin)).unwrap();
         self.result = Some(outcome.result().unwrap());
+    }
+
+    /// An ADD of bagpipe that has come as far as the agent, which does not answer.
+    fn hanging_add(&self) -> Child {
+        self.agent.set(Mode::HangOnPost).unwrap();
+        let call = self.node.call("bagpipe", Verb::Add).pod(&self.pod).ifname("eth0").config(&self.config);
+        let (command, stdin) = call.command().unwrap();
+        let mut add = self.node.spawn(&Place::Host, command).unwrap();
+        add.stdin.take().unwrap().write_all(&stdin).unwrap();
+        eventually("the ADD comes to the agent", || {
+            self.agent.take_calls().into_iter().any(|call| call.path == "/attach_localport")
+        });
+        add
     }
 
     fn del(&self) -> Outcome {
@@ -318,14 +331,7 @@ fn another_containers_namespace() {
 #[test]
 fn a_killed_add_in_a_namespace_that_is_gone() {
     let bench = Bench::new("bagpipe");
-    bench.agent.set(Mode::HangOnPost).unwrap();
-    let call = bench.node.call("bagpipe", Verb::Add).pod(&bench.pod).ifname("eth0").config(&bench.config);
-    let (command, stdin) = call.command().unwrap();
-    let mut add = bench.node.spawn(&Place::Host, command).unwrap();
-    add.stdin.take().unwrap().write_all(&stdin).unwrap();
-    eventually("the ADD comes to the agent", || {
-        bench.agent.take_calls().into_iter().any(|call| call.path == "/attach_localport")
-    });
+    let mut add = bench.hanging_add();
     add.kill().unwrap();
     add.wait_with_output().unwrap();
     bench.agent.set(Mode::Ok).unwrap();
@@ -432,16 +438,7 @@ fn eventually(what: &str, mut done: impl FnMut() -> bool) {
 #[test]
 fn beside_a_running_add() {
     let mut bench = Bench::new("bagpipe");
-    bench.agent.set(Mode::HangOnPost).unwrap();
-    let call = bench.node.call("bagpipe", Verb::Add).pod(&bench.pod).ifname("eth0").config(&bench.config);
-    let (command, stdin) = call.command().unwrap();
-    let mut add = bench.node.spawn(&Place::Host, command).unwrap();
-    add.stdin.take().unwrap().write_all(&stdin).unwrap();
-    let mut calls = Vec::new();
-    eventually("the ADD comes to the agent", || {
-        calls.extend(bench.agent.take_calls().into_iter().map(|call| call.path));
-        calls.iter().any(|path| path == "/attach_localport")
-    });
+    let add = bench.hanging_add();
     let started = Instant::now();
     std::thread::scope(|scope| {
         let del = scope.spawn(|| bench.del());
@@ -463,16 +460,7 @@ fn beside_a_running_add() {
 fn beside_an_add_that_never_ends() {
     for signal in ["CONT", "KILL"] {
         let bench = Bench::new("bagpipe");
-        bench.agent.set(Mode::HangOnPost).unwrap();
-        let call = bench.node.call("bagpipe", Verb::Add).pod(&bench.pod).ifname("eth0").config(&bench.config);
-        let (command, stdin) = call.command().unwrap();
-        let mut add = bench.node.spawn(&Place::Host, command).unwrap();
-        add.stdin.take().unwrap().write_all(&stdin).unwrap();
-        let mut calls = Vec::new();
-        eventually("the ADD comes to the agent", || {
-            calls.extend(bench.agent.take_calls().into_iter().map(|call| call.path));
-            calls.iter().any(|path| path == "/attach_localport")
-        });
+        let add = bench.hanging_add();
         let send = |name: &str| {
             assert!(
                 Command::new("kill").args([&format!("-{name}"), &add.id().to_string()]).status().unwrap().success()
