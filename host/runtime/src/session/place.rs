@@ -12,35 +12,34 @@ use sandwire_state::journal::{self, Entry};
 use std::path::Path;
 
 impl Session {
-    /// Starts the call in its journal. A DEL that was given another container's namespace goes on as one whose container is gone.
+    /// Starts the call in its journal. A DEL that was given another namespace than the attachment's goes on as one whose
+    /// container is gone.
     ///
     /// # Errors
     /// Code `INTERNAL`: the journal can't be written.
     pub(crate) fn begin(&mut self) -> Result<(), Error> {
-        if self.subject.verb == Command::Del && self.is_elsewhere() {
+        let mut netns = self.container_identity();
+        if self.subject.verb == Command::Del && netns.is_some_and(|now| self.is_elsewhere(now)) {
             crate::log::note(
                 "warn",
                 &format!(
-                    "CNI_NETNS {:?} leads to the namespace of another container by now: nothing is removed in it",
+                    "CNI_NETNS {:?} leads to a namespace in which this attachment is not (any more): nothing is removed in it",
                     self.subject.sandbox
                 ),
             );
             if let Some(kernel) = self.kernel_if_open() {
                 kernel.leave_container();
             }
+            netns = None;
         }
-        let netns = self.container_identity();
-        let (verb, plugin) = (self.subject.verb.as_str(), self.subject.plugin.clone());
-        match self.journal() {
-            Some(journal) => journal.begin(verb, &plugin, netns).map_err(|e| Error::internal(e.to_string())),
-            None => Ok(()),
-        }
+        let Some(journal) = &mut self.journal else { return Ok(()) };
+        let begun = journal.begin(self.subject.verb.as_str(), &self.subject.plugin, netns);
+        begun.map_err(|e| Error::internal(e.to_string()))
     }
 
     /// Whether the namespace is surely not the attachment's: the attachment was made in others, or nothing is known of it and
     /// what has its interface's name there is another's.
-    fn is_elsewhere(&self) -> bool {
-        let Some(now) = self.container_identity() else { return false };
+    fn is_elsewhere(&self, now: u64) -> bool {
         let known = self.journal.as_ref().map(journal::Journal::namespaces).unwrap_or_default();
         if !known.is_empty() {
             return !known.contains(&now);

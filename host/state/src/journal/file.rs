@@ -9,7 +9,7 @@ use nix::fcntl::OFlag;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -133,11 +133,6 @@ impl Content {
     /// Whether the newest call is a DEL.
     pub(super) fn ends_with_del(&self) -> bool {
         self.calls.last().is_some_and(|call| call.is_del)
-    }
-
-    /// In which namespaces of containers something was done that is not undone.
-    pub(super) fn namespaces(&self) -> BTreeSet<u64> {
-        self.entries.iter().filter_map(|(_, entry)| entry.netns).collect()
     }
 
     /// Not one line.

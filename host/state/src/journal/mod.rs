@@ -140,7 +140,7 @@ impl Journal {
     /// In which namespaces of containers something was done that is not undone: one, but for an attachment that was made
     /// again. None of an earlier release.
     pub fn namespaces(&self) -> BTreeSet<u64> {
-        self.content.namespaces()
+        self.content.entries.iter().filter_map(|(_, entry)| entry.netns).collect()
     }
 
     /// Those of every ADD that never reached `commit`, this call's included, oldest first.
