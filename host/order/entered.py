@@ -45,7 +45,8 @@ def entered(names, command):
         libc.ptrace(TRACEME, 0, None, None)
         os.execv(command[0], command)
     os.waitpid(pid, 0)
-    base = image(pid, os.path.realpath(command[0]))
+    program = os.path.realpath(command[0])
+    base = image(pid, program)
     memory = os.open(f"/proc/{pid}/mem", os.O_RDWR)
     covered = {}
     for offset in names:
@@ -66,6 +67,10 @@ def entered(names, command):
         pending = 0
         libc.ptrace(GETREGS, pid, None, ctypes.byref(registers))
         at = registers[RIP] - 1 - base
+        if at not in names:
+            # It has moved itself to where its memory image has it, and the breakpoints with it.
+            base = image(pid, program)
+            at = registers[RIP] - 1 - base
         if at in covered:
             os.pwrite(memory, covered.pop(at), base + at)
             registers[RIP] = base + at

@@ -1,6 +1,7 @@
 //! The settings of the sandbox, shared by the compiler (`sandwirectl apply`) and the CNI binary: a component compiled
 //! with other settings is refused by wasmtime, so there is one place for them.
 
+use crate::prepared;
 use wasmtime::{Config, Engine};
 
 /// The release whose compiled components this build can map (exact match).
@@ -48,10 +49,13 @@ pub fn compiler() -> wasmtime::Result<Engine> {
     Engine::new(&config)
 }
 
-/// An engine of these settings.
+/// An engine of these settings: the one that is ready, or a new one.
 ///
 /// # Errors
 /// When the settings contradict what was compiled into this binary.
 pub fn engine() -> wasmtime::Result<Engine> {
-    Engine::new(&config())
+    match prepared::engine() {
+        Some(engine) => Ok(engine),
+        None => Engine::new(&config()),
+    }
 }

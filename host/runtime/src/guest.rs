@@ -3,12 +3,15 @@
 use crate::bindings::types;
 use crate::deadline::Deadline;
 use crate::imports;
+use crate::prepared::{self, Plugin};
 use crate::session::Session;
 use sandwire_cni::{Command, Error, code};
 use sandwire_policy::Grant;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use wasmtime::component::{Component, ComponentExportIndex, ComponentNamedList, Lift, Lower, ResourceTable};
+use wasmtime::component::{
+    Component, ComponentExportIndex, ComponentNamedList, InstancePre, Lift, Lower, ResourceTable,
+};
 use wasmtime::{ResourceLimiter, Store, StoreLimits, StoreLimitsBuilder};
 use wasmtime_wasi::p2::pipe::MemoryOutputPipe;
 use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
@@ -141,12 +144,8 @@ where
     (Result<R, types::Failure>,): ComponentNamedList + Lift,
 {
     let engine = session.engine.clone();
-    let found = session.generation.component(&engine, &grant).and_then(|component| {
-        let export = export(&engine, &component, interface, function);
-        Ok((imports::link(&engine, &component, &grant)?, export))
-    });
-    let (instance, export) = match found {
-        Ok((instance, Some(export))) => (instance, export),
+    let (linked, export) = match linked(&session, &grant, interface, function) {
+        Ok((linked, Some(export))) => (linked, export),
         Ok((_, None)) => return (session, Ok(None)),
         Err(error) => return (session, Err(error)),
     };
@@ -158,7 +157,7 @@ where
     store.epoch_deadline_trap();
 
     let outcome = catch_unwind(AssertUnwindSafe(|| {
-        let started = instance.instantiate(&mut store)?;
+        let started = linked.instance().instantiate(&mut store)?;
         let function = started.get_typed_func::<P, (Result<R, types::Failure>,)>(&mut store, &export)?;
         function.call(&mut store, parameters)
     }));
@@ -167,10 +166,41 @@ where
     // The process ends with the call and frees all at once: unmapping a guest's memory and code before costs 0.2 ms. Not of
     // many: each may have taken as much memory as its policy allows.
     match guest.session.as_ref().is_some_and(|session| session.delegated > 1) {
-        true => drop((store, instance)),
-        false => std::mem::forget((store, instance)),
+        true => drop((store, linked)),
+        false => std::mem::forget((store, linked)),
     }
     finish(guest, outcome)
+}
+
+/// A component with what it imports.
+enum Linked {
+    /// Before this process began.
+    Before(&'static Plugin),
+    Now(InstancePre<Guest>),
+}
+
+impl Linked {
+    fn instance(&self) -> &InstancePre<Guest> {
+        match self {
+            Self::Before(plugin) => plugin.instance(),
+            Self::Now(instance) => instance,
+        }
+    }
+}
+
+/// The component of a grant, and its function, if it exports it.
+fn linked(
+    session: &Session,
+    grant: &Grant,
+    interface: &str,
+    function: &str,
+) -> Result<(Linked, Option<ComponentExportIndex>), Error> {
+    if let Some(plugin) = prepared::plugin(&session.generation, grant) {
+        return Ok((Linked::Before(plugin), plugin.export(interface, function)));
+    }
+    let component = session.generation.component(&session.engine, grant)?;
+    let export = export(&session.engine, &component, interface, function);
+    Ok((Linked::Now(imports::link(&session.engine, &component, grant)?), export))
 }
 
 fn guest(session: Box<Session>, grant: Grant) -> Guest {
@@ -272,7 +302,7 @@ fn trapped(plugin: &str, session: &Session, trap: &wasmtime::Error) -> Error {
 }
 
 /// The function of an exported interface, of whatever 0.1.x the component was built against.
-fn export(
+pub(crate) fn export(
     engine: &wasmtime::Engine,
     component: &Component,
     interface: &str,

@@ -8,6 +8,7 @@ pub mod answer;
 pub mod confine;
 pub mod engine;
 pub mod imports;
+pub mod prepared;
 pub mod repair;
 pub mod room;
 pub mod stores;

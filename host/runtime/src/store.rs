@@ -5,13 +5,15 @@
 #![allow(unsafe_code)]
 
 use crate::guest::no_memory;
-use nix::fcntl::{OFlag, open, openat};
-use nix::sys::stat::{Mode, SFlag, fstat};
+use crate::prepared;
+use nix::fcntl::{AtFlags, OFlag, open, openat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat};
 use sandwire_cni::{Error, code};
 use sandwire_policy::{Grant, paths};
 use sandwire_state::{Outcome, StateError};
 use std::io::Read;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use wasmtime::Engine;
 use wasmtime::component::Component;
@@ -79,6 +81,9 @@ impl Generation {
     /// # Errors
     /// Code `NOT_INSTALLED` when there is none, `COMPONENT_UNTRUSTED` when others than root can write it.
     pub(crate) fn active() -> Result<Self, Error> {
+        if let Some(directory) = prepared::directory() {
+            return Ok(Self { directory: Ok(Arc::new(directory)), kept: Arc::default() });
+        }
         let flags = OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let directory = open(paths::ACTIVE, flags, Mode::empty()).map_err(|e| {
             error(
@@ -87,6 +92,17 @@ impl Generation {
                 format!("{}; run: sandwirectl install", e.desc()),
             )
         })?;
+        trusted(&directory, SFlag::S_IFDIR, "the directory of compiled components", "")?;
+        Ok(Self { directory: Ok(Arc::new(directory)), kept: Arc::default() })
+    }
+
+    /// Opens the one in this directory.
+    ///
+    /// # Errors
+    /// As `active`.
+    pub(crate) fn at(path: &Path) -> Result<Self, Error> {
+        let directory = open(path, OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
+            .map_err(|e| error(code::NOT_INSTALLED, format!("could not open {}", path.display()), e.desc()))?;
         trusted(&directory, SFlag::S_IFDIR, "the directory of compiled components", "")?;
         Ok(Self { directory: Ok(Arc::new(directory)), kept: Arc::default() })
     }
@@ -105,10 +121,24 @@ impl Generation {
         *self.kept() = grants;
     }
 
-    fn open_file(&self, name: &str) -> Result<nix::Result<OwnedFd>, Error> {
+    /// Opens one of its files, which nobody has looked at yet.
+    ///
+    /// # Errors
+    /// Why there is no generation; within, why the file can't be opened.
+    pub(crate) fn open_file(&self, name: &str) -> Result<nix::Result<OwnedFd>, Error> {
         let directory = self.directory.as_ref().map_err(Clone::clone)?;
         let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
         Ok(openat(&**directory, name, flags, Mode::empty()))
+    }
+
+    /// The name of the file that has the grant of a plugin.
+    pub(crate) fn policy_of(plugin: &str) -> String {
+        format!("{plugin}.json")
+    }
+
+    /// What the inode of one of its files says; none when there is no such file.
+    pub(crate) fn look_at(&self, name: &str) -> Option<FileStat> {
+        fstatat(&**self.directory.as_ref().ok()?, name, AtFlags::AT_SYMLINK_NOFOLLOW).ok()
     }
 
     /// The plugins that it has, sorted.
@@ -139,13 +169,16 @@ impl Generation {
         if let Some(kept) = self.kept().extract_if(.., |kept| kept.plugin == plugin).next() {
             return Ok(Some(kept));
         }
+        if let Some(grant) = prepared::grant(self, plugin) {
+            return Ok(Some(grant));
+        }
         let what = format!("the compiled policy of plugin {plugin:?}");
-        let file = match self.open_file(&format!("{plugin}.json"))? {
+        let file = match self.open_file(&Self::policy_of(plugin))? {
             Ok(file) => file,
             Err(nix::errno::Errno::ENOENT) => return Ok(None),
             Err(e) => return Err(error(code::COMPONENT_UNTRUSTED, format!("could not open {what}"), e.desc())),
         };
-        trusted(&file, SFlag::S_IFREG, &what, &format!("{plugin}.json"))?;
+        trusted(&file, SFlag::S_IFREG, &what, &Self::policy_of(plugin))?;
         let mut text = String::new();
         std::fs::File::from(file)
             .read_to_string(&mut text)
@@ -168,6 +201,14 @@ impl Generation {
     /// # Errors
     /// Codes `COMPONENT_MISSING`, `COMPONENT_UNTRUSTED`, `COMPONENT_STALE`.
     pub(crate) fn component(&self, engine: &Engine, grant: &Grant) -> Result<Component, Error> {
+        self.map(engine, grant, &self.component_file(grant)?)
+    }
+
+    /// Opens it, if it can be trusted.
+    ///
+    /// # Errors
+    /// As `component`.
+    pub(crate) fn component_file(&self, grant: &Grant) -> Result<OwnedFd, Error> {
         let what = format!("the compiled component of plugin {:?}", grant.plugin);
         if grant.compiled.contains('/') {
             return Err(error(code::COMPONENT_UNTRUSTED, format!("{what} has a path for a name"), ""));
@@ -192,6 +233,15 @@ impl Generation {
                 ),
             ));
         }
+        Ok(file)
+    }
+
+    /// Maps what `component_file` has opened.
+    ///
+    /// # Errors
+    /// As `component`.
+    pub(crate) fn map(&self, engine: &Engine, grant: &Grant, file: &OwnedFd) -> Result<Component, Error> {
+        let what = format!("the compiled component of plugin {:?}", grant.plugin);
         let path = format!("/proc/self/fd/{}", file.as_raw_fd());
         // SAFETY: deserialize_file maps native code. The file is a regular one of root's in a directory of root's, neither
         // writable by anyone else, checked on this very descriptor; `sandwirectl apply` writes such files once, complete,

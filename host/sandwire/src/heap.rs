@@ -3,25 +3,29 @@
 //! Each object is cut off one room and goes back to the list of its size: some instructions, where an allocator that keeps
 //! memory together for the next hour takes ten times as many, 60 us of an ADD. The room is part of the program (.bss), so
 //! it costs no mapping, and the pages that a call needs are made in one go. What the room has no place for, what is large
-//! and what other threads make is dlmalloc's.
+//! and what other threads make is dlmalloc's. What a memory image has (`image`) was made in an arena of its own: it is used like
+//! everything else, and what is given back of it is forgotten.
 
 #![allow(unsafe_code)]
 
 use dlmalloc::GlobalDlmalloc;
 use libc::{MADV_POPULATE_WRITE, madvise};
 use sandwire_cni::Command;
+use sandwire_runtime::prepared;
 use std::alloc::{GlobalAlloc, Layout};
 use std::cell::UnsafeCell;
 use std::ptr::null_mut;
-use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 
 const PAGE: usize = 4096;
 /// Its own. A call needs some 260 KB; what lies idle in its lists can never be more than all of it.
 const ROOM: usize = 512 << 10;
-/// What an ADD of bridge with host-local needs of it.
-const OF_ADD: usize = 66 * PAGE;
+/// What an ADD of bridge with host-local needs of it, without a memory image and with one.
+const OF_ADD: [usize; 2] = [66 * PAGE, 25 * PAGE];
 /// What other verbs need, DEL until it has its helper made: a page that is there by then is a copy when it is written to.
-const OF_OTHERS: usize = 44 * PAGE;
+const OF_OTHERS: [usize; 2] = [44 * PAGE, 20 * PAGE];
+/// What lies between the program's data and the room at most, as the linker places them.
+const DATA: usize = 8 * PAGE;
 /// What they need of the stack, below the frame of `prepare`.
 const STACK: usize = 9 * PAGE;
 
@@ -98,6 +102,23 @@ impl Lists {
             self.rest = block.wrapping_add(whole);
             block
         })
+    }
+
+    /// A block of any size and alignment; null when the room has no place for it. What is not small is never taken back.
+    fn cut(&mut self, layout: Layout) -> *mut u8 {
+        if Heap::is_small(layout) {
+            return self.take(layout.size()).unwrap_or(null_mut());
+        }
+        let before = self.rest.align_offset(layout.align().max(GRAIN));
+        let whole = layout.size().next_multiple_of(GRAIN);
+        match before.checked_add(whole).filter(|all| *all <= self.left()) {
+            None => null_mut(),
+            Some(all) => {
+                let block = self.rest.wrapping_add(before);
+                self.rest = self.rest.wrapping_add(all);
+                block
+            }
+        }
     }
 
     fn first_of(&mut self, list: usize) -> Option<*mut u8> {
@@ -214,6 +235,19 @@ impl Heap {
         block.addr().wrapping_sub(THE_ROOM.0.get().addr()) < ROOM
     }
 
+    /// A block that is not of the room: of the arena, as long as one is written, or of dlmalloc.
+    ///
+    /// # Safety
+    /// As `GlobalAlloc::alloc`.
+    unsafe fn other(layout: Layout) -> *mut u8 {
+        if ARENA.is_filled.load(Ordering::Relaxed) {
+            // SAFETY: only the first thread keeps objects.
+            return unsafe { &mut *ARENA.lists.0.get() }.cut(layout);
+        }
+        // SAFETY: the same contract.
+        unsafe { GlobalDlmalloc.alloc(layout) }
+    }
+
     fn is_small(layout: Layout) -> bool {
         layout.size() <= LARGEST && layout.align() <= GRAIN
     }
@@ -230,11 +264,18 @@ unsafe impl GlobalAlloc for Heap {
             }
         }
         // SAFETY: the same contract.
-        unsafe { GlobalDlmalloc.alloc(layout) }
+        unsafe { Self::other(layout) }
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
         if !Self::is_in_room(block) {
+            if ARENA.has(block) {
+                if ARENA.is_filled.load(Ordering::Relaxed) && Self::is_small(layout) {
+                    // SAFETY: only the first thread keeps objects; `cut` took it from there, for this layout.
+                    unsafe { (*ARENA.lists.0.get()).give(block, layout.size()) };
+                }
+                return;
+            }
             // SAFETY: then dlmalloc made it.
             return unsafe { GlobalDlmalloc.dealloc(block, layout) };
         }
@@ -246,12 +287,14 @@ unsafe impl GlobalAlloc for Heap {
     }
 
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        if !Self::is_in_room(block) {
+        let is_in_room = Self::is_in_room(block);
+        if !is_in_room && !ARENA.has(block) {
             // SAFETY: the same contract, and dlmalloc made it.
             return unsafe { GlobalDlmalloc.realloc(block, layout, size) };
         }
+        let may_fit = is_in_room && size <= LARGEST && Self::is_owner();
         // SAFETY: asked just before.
-        if size <= LARGEST && Self::is_owner() && unsafe { Self::lists() }.resize(block, layout.size(), size) {
+        if may_fit && unsafe { Self::lists() }.resize(block, layout.size(), size) {
             return block;
         }
         // SAFETY: the caller promises that this size is valid with this alignment.
@@ -266,16 +309,75 @@ unsafe impl GlobalAlloc for Heap {
     }
 }
 
+/// The objects of a memory image.
+struct Arena {
+    from: AtomicUsize,
+    length: AtomicUsize,
+    /// Whether objects are made there: in the process that writes the image.
+    is_filled: AtomicBool,
+    lists: Owned,
+}
+static ARENA: Arena = Arena {
+    from: AtomicUsize::new(0),
+    length: AtomicUsize::new(0),
+    is_filled: AtomicBool::new(false),
+    // SAFETY: an empty room.
+    lists: Owned(UnsafeCell::new(unsafe { Lists::new(null_mut(), 0) })),
+};
+
+impl Arena {
+    fn has(&self, block: *mut u8) -> bool {
+        block.addr().wrapping_sub(self.from.load(Ordering::Relaxed)) < self.length.load(Ordering::Relaxed)
+    }
+}
+
+/// From here on every object is made in these bytes, which are the caller's to map, until `kept` says how many there are. Only for the
+/// first thread, before it makes anything.
+///
+/// # Safety
+/// Nobody else uses them.
+pub(crate) unsafe fn keep(room: *mut u8, length: usize) {
+    /// No thread's mark.
+    const NOBODY: usize = 1;
+    // SAFETY: the caller's promise, and there is no other thread.
+    unsafe { *ARENA.lists.0.get() = Lists::new(room, length) };
+    ARENA.from.store(room.expose_provenance(), Ordering::Relaxed);
+    ARENA.length.store(length, Ordering::Relaxed);
+    ARENA.is_filled.store(true, Ordering::Relaxed);
+    OWNER.store(std::ptr::without_provenance_mut(NOBODY), Ordering::Relaxed);
+}
+
+/// How many bytes of them there are objects in. The room is as if this process had never made one.
+pub(crate) fn kept() -> usize {
+    // SAFETY: only the first thread keeps objects.
+    let end = unsafe { (*ARENA.lists.0.get()).rest };
+    let length = end.addr().saturating_sub(ARENA.from.load(Ordering::Relaxed));
+    // SAFETY: as above. What nobody may have any more needs no lists.
+    unsafe { *ARENA.lists.0.get() = Lists::new(null_mut(), 0) };
+    ARENA.length.store(length, Ordering::Relaxed);
+    ARENA.is_filled.store(false, Ordering::Relaxed);
+    OWNER.store(null_mut(), Ordering::Relaxed);
+    length
+}
+
 /// Makes the pages of the heap and the stack that a call needs, in one go each: a page that is made when it is first touched
 /// costs 3 us in a virtual machine, a third of it for the fault alone. A kernel older than 5.14 refuses the advice, and each page is a fault.
 pub(crate) fn prepare(verb: Command) {
-    let usual = if verb == Command::Add { OF_ADD } else { OF_OTHERS };
+    let [without, with] = if verb == Command::Add { OF_ADD } else { OF_OTHERS };
+    let room = THE_ROOM.0.get().addr();
+    // What lies before the room is the program's other data, and of an image each page is copied when it is written to.
+    let data = THE_LISTS.0.get().addr() & !(PAGE - 1);
+    let (from, to) = match prepared::is_ready() {
+        true if room.wrapping_sub(data) <= DATA => (data, room + with),
+        true => (room, room + with),
+        false => (room, room + without),
+    };
     let here = 0_u8;
     let below = (&raw const here).addr().wrapping_sub(STACK) & !(PAGE - 1);
-    // SAFETY: the advice changes no content. The room is ours; the kernel gives every program 128 KB of stack below its first
+    // SAFETY: the advice changes no content. Room and data are ours; the kernel gives every program 128 KB of stack below its first
     // frame (`setup_arg_pages`), and where that should not be so it refuses the advice.
     let _ = unsafe {
-        madvise(THE_ROOM.0.get().cast(), usual, MADV_POPULATE_WRITE);
+        madvise(std::ptr::without_provenance_mut(from), to - from, MADV_POPULATE_WRITE);
         madvise(std::ptr::without_provenance_mut(below), STACK, MADV_POPULATE_WRITE)
     };
 }
@@ -351,6 +453,26 @@ mod tests {
         assert_eq!(lists.take(2560).unwrap().addr(), block.addr() + 1280);
         assert_eq!(lists.take(250).unwrap().addr(), block.addr() + 1280 + 2560);
         assert_eq!(lists.filled, 0);
+    }
+
+    #[test]
+    fn what_an_image_has_is_as_large_and_aligned_as_asked_for() {
+        let (_room, mut lists) = room(128 << 10);
+        let mut end = lists.rest.addr();
+        for (size, align) in [(40, 8), (10, 64), (LARGEST, 16), (LARGEST + 1, 1), (1, 4096), (100, 16)] {
+            let layout = Layout::from_size_align(size, align).unwrap();
+            let block = lists.cut(layout);
+            assert!(block.addr() >= end && block.addr().is_multiple_of(align), "{size} {align}");
+            end = block.addr() + size;
+            assert!(end <= lists.end.addr());
+            // What is small comes again, what is not never.
+            if Heap::is_small(layout) && size < LARGEST {
+                unsafe { lists.give(block, size) };
+                assert_eq!(lists.cut(layout), block);
+            }
+        }
+        assert!(lists.cut(Layout::from_size_align(128 << 10, 1).unwrap()).is_null());
+        assert!(lists.cut(Layout::from_size_align(usize::MAX >> 1, 1).unwrap()).is_null());
     }
 
     #[test]

@@ -7,6 +7,12 @@
 
 mod crash;
 mod heap;
+#[cfg(target_arch = "x86_64")]
+#[cfg_attr(
+    not(target_env = "musl"),
+    allow(dead_code, unused_imports, reason = "start, which calls it, replaces what only musl has")
+)]
+mod image;
 #[cfg(any(test, target_env = "musl"))]
 mod malloc;
 #[cfg(all(target_arch = "x86_64", any(test, target_env = "musl")))]
@@ -16,7 +22,7 @@ mod process;
 mod start;
 
 use sandwire_cni::{Command, Environment, Error, Invocation, Version, code, version_answer};
-use sandwire_runtime::answer;
+use sandwire_runtime::{answer, prepared};
 use std::ffi::OsStr;
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
@@ -30,6 +36,16 @@ const LARGEST_STDIN: u64 = 8 << 20;
 
 const SUCCESS: i32 = 0;
 const FAILURE: i32 = 1;
+
+/// Writes the memory image of the generation in a directory; the exit status.
+#[cfg(all(target_arch = "x86_64", target_env = "musl"))]
+fn prepare(directory: &OsStr) -> i32 {
+    crash::install();
+    match image::write(Path::new(directory)) {
+        Ok(()) => SUCCESS,
+        Err(error) => refuse(&error),
+    }
+}
 
 /// One call of the program of this name; its exit status.
 fn call(name: &OsStr) -> i32 {
@@ -115,9 +131,10 @@ fn stdin() -> Result<Vec<u8>, Error> {
 /// What the reference's plugins say to somebody who runs them by hand.
 fn about(spoken: &[Version]) {
     let versions: Vec<&str> = spoken.iter().map(|version| version.as_str()).collect();
+    let image = if prepared::is_ready() { prepared::ABOUT } else { "memory image: none" };
     let _ = writeln!(
         std::io::stderr(),
-        "sandwire {}: runs CNI plugins as sandboxed components\nCNI protocol versions supported: {}",
+        "sandwire {}: runs CNI plugins as sandboxed components\nCNI protocol versions supported: {}\n{image}",
         env!("CARGO_PKG_VERSION"),
         versions.join(", ")
     );

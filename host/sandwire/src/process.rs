@@ -18,6 +18,19 @@ use std::os::unix::ffi::OsStrExt;
 #[cfg_attr(not(test), unsafe(no_mangle))]
 #[cfg_attr(test, allow(dead_code, reason = "the test runner has its own"))]
 extern "C" fn main(count: c_int, arguments: *const *const c_char) -> c_int {
+    // SAFETY: the C library passes `count` texts that end with a zero and that nobody changes.
+    let argument = |n: usize| unsafe { CStr::from_ptr(*arguments.add(n)) };
+    #[cfg(all(target_arch = "x86_64", target_env = "musl"))]
+    {
+        use super::image;
+        if count == 3 && argument(1) == image::PREPARE {
+            image::begin();
+            let status = super::prepare(OsStr::from_bytes(argument(2).to_bytes()));
+            // SAFETY: as below.
+            unsafe { libc::_exit(status) }
+        }
+        image::found();
+    }
     let ignore = SigAction::new(SigHandler::SigIgn, SaFlags::empty(), SigSet::empty());
     // A runtime that stops reading our answer is no reason to leave an attachment half made: EPIPE tells of it.
     // SAFETY: ignoring a signal runs no code of ours.
@@ -25,8 +38,7 @@ extern "C" fn main(count: c_int, arguments: *const *const c_char) -> c_int {
     let name = match count {
         // execve(2): "argv may be empty"; not since Linux 5.18.
         ..1 => OsStr::new(""),
-        // SAFETY: the C library passes `count` texts that end with a zero and that nobody changes.
-        _ => OsStr::from_bytes(unsafe { CStr::from_ptr(*arguments) }.to_bytes()),
+        _ => OsStr::from_bytes(argument(0).to_bytes()),
     };
     let status = match open_closed_files() {
         Ok(()) => super::call(name),

@@ -11,6 +11,7 @@ mod doctor;
 mod files;
 mod firewall;
 mod generation;
+mod image;
 mod inspect;
 mod install;
 mod leases;
@@ -108,7 +109,11 @@ fn run(output: &Output, command: Command) -> Result<bool> {
     match command {
         Command::Install(options) => install::install(output, &options),
         Command::Uninstall(options) => install::uninstall(output, &options),
-        Command::Apply => apply::report(output, &apply::apply(output)?),
+        Command::Apply => {
+            let mut applied = apply::apply(output)?;
+            applied.warnings.extend(image::refresh());
+            apply::report(output, &applied)
+        }
         Command::Rollback { generation } => rollback(output, generation),
         Command::Plugins => inspect::plugins(output),
         Command::Inspect { file } => inspect::inspect(output, &file),
@@ -135,6 +140,7 @@ fn for_parent(done: Result<()>) -> bool {
 
 fn rollback(output: &Output, to: Option<u64>) -> Result<bool> {
     let (from, to) = generation::rollback(&generation::lock()?, to)?;
+    image::refresh().into_iter().for_each(|warning| output.warn(warning));
     if output.json {
         output.json(&serde_json::json!({"generation": to.number, "before": from.number}))?;
     } else {

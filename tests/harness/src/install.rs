@@ -22,7 +22,8 @@ pub fn repository() -> &'static Path {
 enum Entry {
     Folder,
     Link(PathBuf),
-    File(Vec<u8>),
+    /// With when it was changed: a memory image knows its generation's files by that.
+    File(Vec<u8>, std::time::SystemTime),
 }
 
 /// What an installation consists of: held in memory, so that nothing of it stays behind.
@@ -95,7 +96,10 @@ impl Installation {
                         symlink(to, path)?;
                         continue;
                     }
-                    Entry::File(content) => std::fs::write(path, content)?,
+                    Entry::File(content, changed) => {
+                        std::fs::write(path, content)?;
+                        std::fs::File::options().write(true).open(path)?.set_modified(*changed)?;
+                    }
                 }
                 std::fs::set_permissions(path, std::fs::Permissions::from_mode(*mode))?;
             }
@@ -118,7 +122,7 @@ fn collect(path: &Path, entries: &mut Vec<(PathBuf, u32, Entry)>) -> Result<()> 
             collect(&entry.path(), entries)?;
         }
     } else {
-        entries.push((path.to_owned(), mode, Entry::File(std::fs::read(path)?)));
+        entries.push((path.to_owned(), mode, Entry::File(std::fs::read(path)?, meta.modified()?)));
     }
     Ok(())
 }

@@ -27,6 +27,7 @@ pub struct Contract<'a> {
 /// A policy file that makes sense.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PolicyFile {
+    memory_image: bool,
     plugins: BTreeMap<String, Plugin>,
 }
 
@@ -46,7 +47,13 @@ impl PolicyFile {
     /// Every mistake with its line.
     pub fn parse(text: &str, contract: Contract<'_>) -> Result<Self, Faults> {
         let file: shape::File = toml::from_str(text).map_err(|error| fault::from_toml(text, error))?;
-        Ok(Self { plugins: check::check(text, file, contract)? })
+        let memory_image = file.memory_image;
+        Ok(Self { memory_image, plugins: check::check(text, file, contract)? })
+    }
+
+    /// Whether calls may begin with a memory image.
+    pub fn memory_image(&self) -> bool {
+        self.memory_image
     }
 
     /// The plugins that have an entry, sorted.

@@ -12,12 +12,18 @@ pub(super) type Texts = Vec<Spanned<String>>;
 #[serde(deny_unknown_fields)]
 pub(super) struct File {
     pub(super) version: Spanned<u64>,
+    #[serde(default = "yes")]
+    pub(super) memory_image: bool,
     #[serde(default)]
     pub(super) endpoints: BTreeMap<Spanned<String>, Endpoint>,
     #[serde(default)]
     pub(super) limits: Limits,
     #[serde(default)]
     pub(super) plugins: BTreeMap<Spanned<String>, Plugin>,
+}
+
+fn yes() -> bool {
+    true
 }
 
 #[derive(Deserialize)]

@@ -45,6 +45,10 @@ impl Check {
         Self { what: what.into(), verdict: Verdict::Note, found: found.into(), remedy: remedy.into() }
     }
 
+    fn is_ok(&self) -> bool {
+        self.verdict == Verdict::Ok
+    }
+
     fn at_most_a_note(self) -> Self {
         match self.verdict {
             Verdict::Fail => Self { verdict: Verdict::Note, ..self },

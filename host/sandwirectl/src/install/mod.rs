@@ -12,6 +12,7 @@ pub(crate) use uninstall::{Options as UninstallOptions, uninstall};
 use crate::apply::{self, Applied, component_path};
 use crate::component;
 use crate::files;
+use crate::image;
 use crate::output::Output;
 use crate::policy;
 use anyhow::{Context, Result, bail, ensure};
@@ -22,7 +23,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// The name of the CNI binary in its directory.
-const BINARY: &str = "sandwire";
+pub(crate) const BINARY: &str = "sandwire";
 
 /// The directories of a node, with the modes of those that are new. What calls write is root's alone.
 pub(crate) const DIRECTORIES: [(&str, u32); 8] = [
@@ -61,7 +62,7 @@ struct Installed {
 /// Installs, or brings an installation up to date. Whether every plugin can run.
 ///
 /// The order keeps a node working at every point: first what no call reads, then the generation, and then at once the binary,
-/// because it and the compiled components must be of one release; links to it come last.
+/// because it and the compiled components must be of one release; links to it come last, and the memory image, which the binary writes.
 pub(crate) fn install(output: &Output, options: &Options) -> Result<bool> {
     ensure!(nix::unistd::Uid::effective().is_root(), "install writes to directories of root: run it as root");
     let shipped = shipped::Shipped::read()?;
@@ -106,7 +107,7 @@ pub(crate) fn install(output: &Output, options: &Options) -> Result<bool> {
     // Last: an install that was interrupted before still knows what was shipped when the policy was written.
     shipped.write(&source.components, binary, &bin_dirs)?;
 
-    let applied = apply::apply(output)?;
+    let mut applied = apply::apply(output)?;
 
     for (directory, links) in bin_dirs.iter().zip(links) {
         let target = directory.join(BINARY);
@@ -115,6 +116,7 @@ pub(crate) fn install(output: &Output, options: &Options) -> Result<bool> {
         }
         links.make(&mut changes)?;
     }
+    applied.warnings.extend(image::refresh());
 
     if output.json {
         let everything = applied.refused().next().is_none();

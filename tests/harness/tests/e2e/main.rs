@@ -19,6 +19,7 @@ mod drop_in;
 mod going_back;
 mod hardware;
 mod host_device;
+mod image;
 mod interop;
 mod isolation;
 mod leases;

@@ -1,0 +1,242 @@
+//! The memory image that calls begin with: used when it is good, and when it is not, every call works without it.
+
+use crate::common::bridge;
+use sandwire_harness::{Installation, Node, Place, Pod, Verb};
+use std::process::Command;
+
+const IMAGE: &str = "/var/lib/sandwire/active/image";
+const BRIDGE: &str = "/opt/cni/bin/bridge";
+
+fn is_used(node: &Node) -> bool {
+    let about = node.sh("env -i /opt/cni/bin/sandwire 2>&1").unwrap();
+    assert!(about.contains("memory image: used") != about.contains("memory image: none"), "{about}");
+    about.contains("memory image: used")
+}
+
+fn add_and_del(node: &Node, pod: &Pod, what: &str) {
+    let before = node.snapshot().unwrap();
+    let add = node.cni("bridge", Verb::Add, pod, "eth0", &bridge()).unwrap();
+    add.result().unwrap_or_else(|error| panic!("{what}: {error:#}"));
+    node.cni("bridge", Verb::Check, pod, "eth0", &{
+        let mut config = bridge();
+        config["prevResult"] = add.result().unwrap();
+        config
+    })
+    .unwrap()
+    .done()
+    .unwrap_or_else(|error| panic!("{what}: {error:#}"));
+    let del = node.cni("bridge", Verb::Del, pod, "eth0", &bridge()).unwrap();
+    del.done().unwrap_or_else(|error| panic!("{what}: {error:#}"));
+    node.snapshot().unwrap().assert_same_attachments(&before).unwrap();
+}
+
+fn sandwirectl(node: &Node, arguments: &[&str]) -> String {
+    let mut command = Command::new(Installation::sandwirectl());
+    command.args(arguments);
+    let finished = node.run(&Place::Host, command, b"").unwrap();
+    format!("{}{}", finished.stdout, finished.stderr)
+}
+
+/// A call under strace: what it answers, and its trace.
+fn traced(node: &Node, pod: &Pod, options: &[&str]) -> (sandwire_harness::Finished, String) {
+    let (call, stdin) = node.call("bridge", Verb::Add).pod(pod).ifname("eth0").config(&bridge()).command().unwrap();
+    let mut strace = Command::new("strace");
+    strace.args(["-f", "-o", "/mnt/trace"]).args(options).arg(BRIDGE);
+    strace.env_clear().envs(call.get_envs().filter_map(|(key, value)| Some((key, value?))));
+    let finished = node.run(&Place::Host, strace, &stdin).unwrap();
+    (finished, String::from_utf8(node.read("/mnt/trace").unwrap().unwrap()).unwrap())
+}
+
+/// Neither policy nor tables of a component are read again, and its code is mapped where the image has it.
+#[test]
+fn what_every_call_would_do_alike_is_done_before() {
+    let node = Node::installed().unwrap();
+    assert!(is_used(&node));
+    let (finished, trace) = traced(&node, &node.pod("a").unwrap(), &[]);
+    assert!(finished.status.success(), "{finished:?}");
+    let opened = |what: &str| trace.lines().any(|line| line.contains("open") && line.contains(what));
+    assert!(!opened("bridge.json") && !opened("host-local.json"), "{trace}");
+    assert!(opened("\"bridge-") && opened("\"host-local-"), "{trace}");
+    assert_eq!(trace.matches("mremap(").count(), 2, "{trace}");
+    // Made executable by mapping it so: nothing was decoded at another place first.
+    let executable: Vec<&str> = trace.lines().filter(|line| line.contains("PROT_EXEC")).collect();
+    assert!(executable.len() == 2 && executable.iter().all(|line| line.contains("mmap(0x")), "{executable:?}");
+}
+
+/// An image that is missing, damaged, of another program or not root's alone, or whose place is taken.
+#[test]
+fn without_a_good_one_calls_work() {
+    let node = Node::installed().unwrap();
+    let pod = node.pod("a").unwrap();
+    add_and_del(&node, &pod, "with");
+    node.sh(&format!("cp -a {IMAGE} /mnt/kept")).unwrap();
+    let byte = |at: usize| format!("printf x | dd of={IMAGE} bs=1 seek={at} conv=notrunc status=none");
+    for change in [
+        format!("rm {IMAGE}"),
+        format!("truncate -s 0 {IMAGE}"),
+        format!("truncate -s 100 {IMAGE}"),
+        format!("truncate -s 100000 {IMAGE}"),
+        format!("echo >> {IMAGE}"),
+        // The format's name, and the build.
+        byte(0),
+        byte(8),
+        byte(23),
+        format!("chmod o+w {IMAGE}"),
+        format!("chgrp 1000 {IMAGE}; chmod g+w {IMAGE}"),
+        format!("chown 1000 {IMAGE}"),
+        format!("rm {IMAGE}; ln -s /mnt/kept {IMAGE}"),
+        format!("rm {IMAGE}; mkdir {IMAGE}"),
+        format!("rm {IMAGE}; mkfifo {IMAGE}"),
+        format!("cp /bin/true {IMAGE}"),
+    ] {
+        node.sh(&change).unwrap();
+        assert!(!is_used(&node), "{change}");
+        add_and_del(&node, &pod, &change);
+        node.sh(&format!("rm -rf {IMAGE}; cp -a /mnt/kept {IMAGE}")).unwrap();
+        assert!(is_used(&node), "{change}");
+    }
+    // What others can write is no place for one, and neither for the rest.
+    node.sh("chmod o+w /var/lib/sandwire/active/").unwrap();
+    assert!(!is_used(&node));
+    let error = node.cni("bridge", Verb::Add, &pod, "eth0", &bridge()).unwrap().error().unwrap();
+    assert_eq!(error.code, 113, "{error:?}");
+}
+
+/// A component's file, or a grant, that is not the one of then: each call reads what is there now.
+#[test]
+fn what_has_changed_since_is_read_again() {
+    let node = Node::installed().unwrap();
+    let pod = node.pod("a").unwrap();
+    for change in ["touch /var/lib/sandwire/active/bridge*", "touch /var/lib/sandwire/active/host-local*"] {
+        node.sh(change).unwrap();
+        assert!(is_used(&node));
+        add_and_del(&node, &pod, change);
+    }
+    node.sh("sed -i 's/\"refused\": null/\"refused\": \"because\"/' /var/lib/sandwire/active/bridge.json").unwrap();
+    let error = node.cni("bridge", Verb::Add, &pod, "eth0", &bridge()).unwrap().error().unwrap();
+    assert!(error.text().contains("because"), "{error:?}");
+}
+
+/// Whatever the kernel refuses while it is mapped: without an image, or an error; never half of one.
+#[test]
+fn what_the_kernel_refuses_on_the_way() {
+    let node = Node::installed().unwrap();
+    let before = node.snapshot().unwrap();
+    let mut number = 0;
+    let mut add = |fault: &str| {
+        number += 1;
+        let pod = node.pod(&format!("pod{number}")).unwrap();
+        let (finished, trace) = traced(&node, &pod, &["-e", &format!("inject={fault}")]);
+        assert!(trace.contains("(INJECTED)"), "{fault}: {trace}");
+        node.cni("bridge", Verb::Del, &pod, "eth0", &bridge()).unwrap().done().unwrap();
+        finished
+    };
+    for fault in [
+        "openat:error=EIO:when=1",
+        "fstat:error=EIO:when=1",
+        "fstat:error=EIO:when=2",
+        "pread64:error=EIO:when=1",
+        "pread64:retval=100:when=1",
+        "mmap:error=ENOMEM:when=1",
+        "mmap:error=EEXIST:when=1",
+        "mmap:error=ENOMEM:when=2",
+        "mmap:error=ENOMEM:when=3",
+        "mmap:error=ENOMEM:when=4",
+        // The code of the first component, and of the second.
+        "mmap:error=EEXIST:when=7",
+        "mmap:error=EEXIST:when=8",
+        "fcntl:error=EMFILE:when=12",
+    ] {
+        let finished = add(fault);
+        assert!(finished.status.success(), "{fault}: {finished:?}");
+    }
+    for fault in ["mremap:error=ENOMEM:when=1", "mremap:error=ENOMEM:when=2"] {
+        let finished = add(fault);
+        let error: serde_json::Value = serde_json::from_str(&finished.stdout).unwrap();
+        assert!(error["code"] == 115 && !finished.status.success(), "{fault}: {finished:?}");
+    }
+    node.snapshot().unwrap().assert_same_attachments(&before).unwrap();
+}
+
+/// Without a limit of the stack the kernel maps from below upwards, and where descriptors are closed it gives their numbers away.
+#[test]
+fn wherever_the_caller_lets_things_be() {
+    let node = Node::installed().unwrap();
+    let pod = node.pod("a").unwrap();
+    let used = node.sh("ulimit -s unlimited; env -i /opt/cni/bin/sandwire 2>&1").unwrap();
+    assert!(used.contains("memory image: used"), "{used}");
+    let (call, stdin) = node.call("bridge", Verb::Add).pod(&pod).ifname("eth0").config(&bridge()).command().unwrap();
+    for limits in ["ulimit -s unlimited", "ulimit -v 400000", "ulimit -n 45"] {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &format!("{limits}; exec {BRIDGE}")]).env_clear();
+        shell.envs(call.get_envs().filter_map(|(key, value)| Some((key, value?))));
+        let finished = node.run(&Place::Host, shell, &stdin).unwrap();
+        assert!(finished.status.success(), "{limits}: {finished:?}");
+        node.cni("bridge", Verb::Del, &pod, "eth0", &bridge()).unwrap().done().unwrap();
+    }
+    // Its directory would be standard input, and then nobody's.
+    let closed =
+        node.sh("env -i /opt/cni/bin/sandwire <&- 2>&1; env -i /opt/cni/bin/sandwire <&- >&- 2>/mnt/said").unwrap();
+    assert!(closed.contains("memory image: none"), "{closed}");
+}
+
+/// `apply` and `install` make one and `rollback` too, unless policy says that there shall be none; `doctor` tells.
+#[test]
+fn it_is_made_with_each_generation() {
+    let node = Node::installed().unwrap();
+    let pod = node.pod("a").unwrap();
+    let number = |node: &Node| node.sh(&format!("stat -c %i {IMAGE}")).unwrap();
+    let first = number(&node);
+    node.sh(&format!("rm {IMAGE}")).unwrap();
+    let told = sandwirectl(&node, &["doctor"]);
+    assert!(told.contains("note  memory image: ") && told.contains("run: sandwirectl apply"), "{told}");
+    let told = sandwirectl(&node, &["apply"]);
+    assert!(told.contains("nothing changed") && is_used(&node), "{told}");
+    assert!(sandwirectl(&node, &["doctor"]).contains("ok    memory image: "));
+    // Two are never at the same place.
+    let base = |node: &Node| node.read(IMAGE).unwrap().unwrap()[24..32].to_vec();
+    let place = base(&node);
+    sandwirectl(&node, &["apply"]);
+    assert_ne!(place, base(&node), "{first}");
+
+    let policy = String::from_utf8(node.read("/etc/sandwire/policy.toml").unwrap().unwrap()).unwrap();
+    node.write("/etc/sandwire/policy.toml", policy.replacen("version = 1", "version = 1\nmemory_image = false", 1))
+        .unwrap();
+    let told = sandwirectl(&node, &["apply"]);
+    assert!(!is_used(&node) && node.read(IMAGE).unwrap().is_none(), "{told}");
+    add_and_del(&node, &pod, "policy wants none");
+    let told = sandwirectl(&node, &["doctor"]);
+    assert!(told.contains("ok    memory image: none, as policy says"), "{told}");
+    node.write("/etc/sandwire/policy.toml", policy).unwrap();
+    let told = sandwirectl(&node, &["rollback"]);
+    assert!(is_used(&node), "{told}");
+    add_and_del(&node, &pod, "rolled back");
+
+    // A program that others can write is not run for it.
+    node.sh("chmod o+w /opt/cni/bin/sandwire").unwrap();
+    let told = sandwirectl(&node, &["apply"]);
+    assert!(told.contains("there is no memory image") && told.contains("others than root"), "{told}");
+    assert!(node.read(IMAGE).unwrap().is_none());
+}
+
+/// Who asks the program for one gets it for a directory that is a generation of root's, or is told why not.
+#[test]
+fn asked_for_by_hand() {
+    let node = Node::installed().unwrap();
+    for (directory, wanted) in [
+        ("/nowhere", "could not open /nowhere"),
+        ("/etc/passwd", "could not open /etc/passwd"),
+        ("/mnt/open", "lets others write it"),
+    ] {
+        node.sh("mkdir -p /mnt/open; chmod 777 /mnt/open").unwrap();
+        let said = node.sh(&format!("/opt/cni/bin/sandwire prepare {directory} && exit 1; true")).unwrap();
+        let error: serde_json::Value = serde_json::from_str(&said).unwrap_or_else(|error| panic!("{error}: {said}"));
+        assert!(error["msg"].as_str().unwrap().contains(wanted), "{directory}: {said}");
+    }
+    // A full disk leaves nothing half written.
+    node.sh("mkdir /mnt/full; mount -t tmpfs -o size=15m,mode=755 tmpfs /mnt/full; cp -a /var/lib/sandwire/active/. /mnt/full/; rm /mnt/full/image; fallocate -l 15m /mnt/full/filler 2>/dev/null || dd if=/dev/zero of=/mnt/full/filler status=none || true").unwrap();
+    let said = node
+        .sh("/opt/cni/bin/sandwire prepare /mnt/full && exit 1; ls -a /mnt/full | grep image || true; umount /mnt/full")
+        .unwrap();
+    assert!(said.contains("No space left") && !said.lines().any(|line| line.ends_with("image")), "{said}");
+}
