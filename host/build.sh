@@ -23,7 +23,7 @@ lld=$(rustc --print sysroot)/lib/rustlib/$(rustc -vV | sed -n 's/^host: //p')/bi
 [ -x "$lld/ld.lld" ] || fail "this Rust has no lld of its own ($lld/ld.lld); install Rust 1.95 or newer with rustup"
 link=(-C "link-arg=-B$lld" -C link-arg=-fuse-ld=lld -C link-arg=-Wl,-z,pack-relative-relocs
   -C "link-arg=-Wl,--symbol-ordering-file=$PWD/host/order/functions" -C link-arg=-Wl,--no-warn-symbol-ordering
-  -C link-arg=-Wl,-e,sandwire_start)
+  -C link-arg=-Wl,-e,sandwire_start -C link-arg=-Wl,--build-id=sha1)
 # The map says afterwards which names of the list there were. It stays with the binary: one without the other is none.
 map=$(realpath -m "$binary.map")
 link+=(-C "link-arg=-Wl,-Map=$map" -C link-arg=-Wl,--no-demangle)
@@ -37,6 +37,7 @@ cargo build --locked --profile tool --workspace --bin sandwirectl --bin sandwire
 # lld only warns of an entry that it does not find, and makes it 0.
 ! readelf -hW "$binary" | grep -qE 'Entry point address: +0x0$' || fail "$binary has no entry: sandwire_start is missing"
 [ "$(readelf -hW "$binary" | awk '$1 == "Type:" { print $2 }')" = DYN ] || fail "$binary is not position-independent"
+readelf -nW "$binary" | grep -q 'Build ID: [0-9a-f]\{40\}' || fail "$binary does not say which build it is (a memory image is of one)"
 ! readelf -lW "$binary" | grep -q INTERP || fail "$binary wants a dynamic linker: it is not static"
 crates=$(cargo tree --locked --target $target -p sandwire -e normal,no-proc-macro --prefix none)
 ! grep -E '^(cranelift-(codegen|frontend|native)|wasmtime-internal-(cranelift|winch)|regalloc2) ' <<<"$crates" ||

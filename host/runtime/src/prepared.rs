@@ -23,10 +23,7 @@ use std::ptr::with_exposed_provenance_mut;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use wasmtime::Engine;
-use wasmtime::component::{ComponentExportIndex, InstancePre};
-
-/// What the CNI binary says of itself when its plugins are ready.
-pub const ABOUT: &str = "memory image: used";
+use wasmtime::component::{Component, ComponentExportIndex, InstancePre};
 
 static PREPARED: OnceLock<Prepared> = OnceLock::new();
 
@@ -122,8 +119,27 @@ pub(crate) fn grant(generation: &Generation, plugin: &str) -> Option<Grant> {
 
 /// The plugin of a grant, if it is ready, and its file is still what it was.
 pub(crate) fn plugin(generation: &Generation, grant: &Grant) -> Option<&'static Plugin> {
-    let plugin = PREPARED.get()?.plugins.iter().find(|plugin| plugin.grant.plugin == grant.plugin)?;
-    (plugin.grant == *grant && plugin.map(generation)).then_some(plugin)
+    let plugins = &PREPARED.get()?.plugins;
+    let plugin = plugins.iter().find(|plugin| plugin.grant == *grant && plugin.map(generation));
+    if plugin.is_none() {
+        // This one will be mapped elsewhere, and the engine knows code of all of them.
+        let absent = plugins.iter().filter(|plugin| !plugin.is_mapped.load(Ordering::Relaxed));
+        absent.flat_map(|plugin| &plugin.code).for_each(Range::hold);
+    }
+    plugin
+}
+
+/// How many plugins calls have ready, of how many that may run; none when they have no memory image.
+pub fn count() -> Option<(usize, usize)> {
+    let prepared = PREPARED.get()?;
+    let generation = Generation::active().ok()?;
+    let good = prepared.plugins.iter().filter(|plugin| {
+        let is = |name: &str, then: Identity| generation.look_at(name).map(Identity::from) == Some(then);
+        is(&Generation::policy_of(&plugin.grant.plugin), plugin.policy) && is(&plugin.grant.compiled, plugin.file)
+    });
+    let all = generation.plugins().ok()?;
+    let run = all.iter().filter(|plugin| matches!(generation.grant(plugin), Ok(Some(_))));
+    Some((good.count(), run.count()))
 }
 
 impl Plugin {
@@ -161,16 +177,16 @@ impl Range {
         unsafe { libc::mmap(at, self.length, self.access, how, file.as_raw_fd(), self.offset) == at }
     }
 
-    /// Those that this process has of a file.
-    fn all(inode: u64) -> std::io::Result<Vec<Self>> {
+    /// Those of a component that this process has mapped, if that is all of it, and of its file.
+    fn all(component: &Component) -> std::io::Result<Option<Vec<Self>>> {
         let maps = std::fs::read_to_string("/proc/self/maps")?;
         let hex = |text: &str| usize::from_str_radix(text, 16).ok();
-        // proc_pid_maps(5): from-to, access, offset, device, inode.
+        // proc_pid_maps(5): from-to, access, offset, device, inode. Not by the inode: overlayfs has two for a file.
         let range = |line: &str| {
             let mut words = line.split_ascii_whitespace();
             let (from, to) = words.next()?.split_once('-')?;
             let (access, offset) = (words.next()?, hex(words.next()?)?);
-            let is_its = words.nth(1)?.parse() == Ok(inode);
+            let is_of_a_file = words.nth(1)? != "0" && access.starts_with("r-");
             let (from, to) = (hex(from)?, hex(to)?);
             let executable = if access.contains('x') { libc::PROT_EXEC } else { 0 };
             let range = Self {
@@ -179,9 +195,21 @@ impl Range {
                 offset: i64::try_from(offset).ok()?,
                 access: libc::PROT_READ | executable,
             };
-            is_its.then_some(range)
+            is_of_a_file.then_some(range)
         };
-        Ok(maps.lines().filter_map(range).collect())
+        let image = component.image_range();
+        let (from, to) = (image.start.addr(), image.end.addr());
+        let all: Vec<Self> = maps.lines().filter_map(range).filter(|range| (from..to).contains(&range.at)).collect();
+        let end = all.iter().fold(from, |end, range| if range.at == end { end + range.length } else { end });
+        Ok((end >= to).then_some(all))
+    }
+
+    /// Keeps everything else away from where it would be: wasmtime takes what is there for it.
+    fn hold(&self) {
+        let at: *mut c_void = with_exposed_provenance_mut(self.at);
+        let how = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_FIXED_NOREPLACE;
+        // SAFETY: nothing is there yet, or it fails; nobody can read or write what is new.
+        unsafe { libc::mmap(at, self.length, libc::PROT_NONE, how, -1, 0) };
     }
 }
 
@@ -238,7 +266,7 @@ fn ready(generation: &Generation, engine: &Engine, grant: Grant) -> Result<Optio
     if (theirs.st_dev, theirs.st_ino) != (its.st_dev, its.st_ino) {
         return Err(failed(&"wasmtime has opened it under another number than the lowest free one"));
     }
-    let code = Range::all(its.st_ino).map_err(|error| failed(&error))?;
+    let Some(code) = Range::all(&component).map_err(|error| failed(&error))? else { return Ok(None) };
     let Ok(instance) = imports::link(engine, &component, &grant) else { return Ok(None) };
     let exports = EXPORTS.map(|(interface, function)| guest::export(engine, &component, interface, function));
     let policy = generation.look_at(&Generation::policy_of(&grant.plugin)).map(Identity::from);

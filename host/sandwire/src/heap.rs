@@ -204,6 +204,11 @@ thread_local! {
 /// The first thread's.
 static OWNER: AtomicPtr<u8> = AtomicPtr::new(null_mut());
 
+/// Where this thread has what is its own.
+pub(crate) fn thread() -> usize {
+    MARK.try_with(|mark| (&raw const *mark).addr()).unwrap_or_default()
+}
+
 /// See the module.
 pub(crate) struct Heap;
 

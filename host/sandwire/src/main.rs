@@ -41,6 +41,13 @@ const FAILURE: i32 = 1;
 #[cfg(all(target_arch = "x86_64", target_env = "musl"))]
 fn prepare(directory: &OsStr) -> i32 {
     crash::install();
+    if !image::has_place() {
+        return refuse(&Error {
+            code: code::IO,
+            msg: "could not write a memory image: this process has no place of its own for one".into(),
+            details: "the kernel gave no random number or no addresses; is there a limit of memory (ulimit -v)?".into(),
+        });
+    }
     match image::write(Path::new(directory)) {
         Ok(()) => SUCCESS,
         Err(error) => refuse(&error),
@@ -131,10 +138,13 @@ fn stdin() -> Result<Vec<u8>, Error> {
 /// What the reference's plugins say to somebody who runs them by hand.
 fn about(spoken: &[Version]) {
     let versions: Vec<&str> = spoken.iter().map(|version| version.as_str()).collect();
-    let image = if prepared::is_ready() { prepared::ABOUT } else { "memory image: none" };
+    let image = match prepared::count() {
+        Some((ready, all)) => format!("used for {ready} of {all} plugins"),
+        None => "none".into(),
+    };
     let _ = writeln!(
         std::io::stderr(),
-        "sandwire {}: runs CNI plugins as sandboxed components\nCNI protocol versions supported: {}\n{image}",
+        "sandwire {}: runs CNI plugins as sandboxed components\nCNI protocol versions supported: {}\nmemory image: {image}",
         env!("CARGO_PKG_VERSION"),
         versions.join(", ")
     );

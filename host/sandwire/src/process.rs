@@ -24,7 +24,9 @@ extern "C" fn main(count: c_int, arguments: *const *const c_char) -> c_int {
     {
         use super::image;
         if count == 3 && argument(1) == image::PREPARE {
-            image::begin();
+            if image::has_place() {
+                image::begin();
+            }
             let status = super::prepare(OsStr::from_bytes(argument(2).to_bytes()));
             // SAFETY: as below.
             unsafe { libc::_exit(status) }

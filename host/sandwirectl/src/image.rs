@@ -13,38 +13,52 @@ use std::process::{Command, Output, Stdio};
 /// Its name in the directory of its generation.
 const NAME: &str = "image";
 
-/// Makes one for the generation in force. What an operator should know, if there is none now.
+/// Makes one for the generation in force, or takes it away where policy wants none. What an operator should know, if there is none now.
 pub(crate) fn refresh() -> Option<String> {
-    // Whoever has the lock makes one as well.
-    let _lock = generation::lock().ok()?;
+    let _lock = match generation::lock() {
+        Ok(lock) => lock,
+        Err(error) => return Some(format!("the memory image was left as it is: {error:#}")),
+    };
     let active = Generation::active().ok().flatten()?;
-    let path = active.path.join(NAME);
-    if !is_wanted() {
-        let removed = std::fs::remove_file(&path);
-        return removed
-            .err()
-            .filter(|error| error.kind() != ErrorKind::NotFound)
-            .map(|error| format!("could not remove {}, which the policy does not want: {error}", path.display()));
-    }
-    let error = write(&active).err()?;
+    let error = match is_wanted() {
+        Ok(true) => write(&active).err()?,
+        Ok(false) => return remove(&active).err().map(|error| format!("{error:#}")),
+        Err(error) => error,
+    };
     // One of before may be of another program, or of plugins that have changed: calls would see it, but why leave it.
-    std::fs::remove_file(path).ok();
+    let left = remove(&active).err().map(|error| format!("; {error:#}")).unwrap_or_default();
     Some(format!(
-        "there is no memory image of generation {} ({error:#}): calls work, and each takes some tenths of a millisecond longer",
+        "there is no memory image of generation {} ({error:#}{left}): calls work, and each takes some tenths of a millisecond longer",
         active.number
     ))
 }
 
+fn remove(active: &Generation) -> Result<()> {
+    let path = active.path.join(NAME);
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("could not remove {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Whether policy lets calls have one.
-pub(crate) fn is_wanted() -> bool {
-    let policy = files::read_trusted(Path::new(paths::POLICY)).and_then(|text| policy::parse(&text));
-    policy.map_or(true, |policy| policy.memory_image())
+pub(crate) fn is_wanted() -> Result<bool> {
+    Ok(policy::parse(&files::read_trusted(Path::new(paths::POLICY))?)?.memory_image())
 }
 
 fn write(active: &Generation) -> Result<()> {
     let program = program()?;
     let done = run(&program, &[Path::new("prepare"), &active.path])?;
-    ensure!(done.status.success(), "{}: {}", program.display(), String::from_utf8_lossy(&done.stdout).trim());
+    let said = [done.stdout, done.stderr].map(|text| String::from_utf8_lossy(&text).trim().to_owned()).join(" ");
+    ensure!(done.status.success(), "{}: {}: {said}", program.display(), done.status);
+    let used = used(&program)?;
+    ensure!(
+        used.is_some_and(|(ready, _)| ready > 0),
+        "{} has made one, and does not use it: {said}",
+        program.display()
+    );
     Ok(())
 }
 
@@ -65,9 +79,16 @@ fn run(program: &Path, arguments: &[&Path]) -> Result<Output> {
     command.output().with_context(|| format!("could not run {}", program.display()))
 }
 
-/// Whether calls of this program begin with one.
-pub(crate) fn is_used(program: &Path) -> Result<bool> {
+/// For how many plugins calls of this program use one, of how many that may run.
+pub(crate) fn used(program: &Path) -> Result<Option<(usize, usize)>> {
     // Called without a verb it tells about itself.
     let said = run(program, &[])?;
-    Ok(String::from_utf8_lossy(&said.stderr).contains(sandwire_runtime::prepared::ABOUT))
+    ensure!(said.status.success(), "{}: {}", program.display(), said.status);
+    let said = String::from_utf8_lossy(&said.stderr);
+    let count = |line: &str| {
+        let (ready, all) =
+            line.strip_prefix("memory image: used for ")?.strip_suffix(" plugins")?.split_once(" of ")?;
+        Some((ready.parse().ok()?, all.parse().ok()?))
+    };
+    Ok(said.lines().find_map(count))
 }

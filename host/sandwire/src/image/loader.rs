@@ -99,14 +99,24 @@ unsafe fn headers(first: usize) -> &'static [Elf64_Phdr] {
 /// As `headers`.
 #[inline(always)]
 pub(super) unsafe fn build(first: usize) -> Option<Build> {
-    /// The note's header, and its owner's name "GNU" (elf(5)).
+    /// A note's header and its owner's name, "GNU" and a zero (elf(5)).
     const BEFORE: usize = 16;
-    // SAFETY: as for this function; the note lies in the read-only segment, and is that long.
+    const OWNER: u32 = u32::from_ne_bytes(*b"GNU\0");
+    const NT_GNU_BUILD_ID: u32 = 3;
+    // SAFETY: as for this function; notes lie in the read-only segment, and are read no further than they reach.
     unsafe {
         for header in headers(first) {
-            if header.p_type == libc::PT_NOTE && header.p_filesz as usize >= BEFORE + size_of::<Build>() {
-                let sum: *const u64 = at(first + header.p_vaddr as usize + BEFORE);
-                return Some([sum.read_unaligned(), sum.add(1).read_unaligned()]);
+            if header.p_type != libc::PT_NOTE {
+                continue;
+            }
+            let (mut note, end) = (first + header.p_vaddr as usize, first + (header.p_vaddr + header.p_memsz) as usize);
+            while note + BEFORE + size_of::<Build>() <= end {
+                let [name, length, kind, owner]: [u32; 4] = at::<[u32; 4]>(note).read_unaligned();
+                if name == 4 && length as usize >= size_of::<Build>() && kind == NT_GNU_BUILD_ID && owner == OWNER {
+                    return Some(at::<Build>(note + BEFORE).read_unaligned());
+                }
+                let padded = |bytes: u32| (bytes as usize).next_multiple_of(4);
+                note += 12 + padded(name) + padded(length);
             }
         }
     }

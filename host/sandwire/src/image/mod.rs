@@ -93,17 +93,28 @@ fn base() -> usize {
 #[unsafe(no_mangle)]
 static SANDWIRE_DIRECTORY: AtomicI32 = AtomicI32::new(-1);
 
-/// Tells the runtime which directory its image is of.
+/// For a call that has an image: tells the runtime which directory it is of, and readies what the C library makes once in a process and
+/// notes in its data.
 pub(crate) fn found() {
     let number = SANDWIRE_DIRECTORY.load(Ordering::Relaxed);
-    if number >= 0 {
-        // SAFETY: opened by the loader for this, and asked for once.
-        prepared::found(unsafe { OwnedFd::from_raw_fd(number) });
+    if number < 0 {
+        return;
     }
+    let mut key = 0;
+    // SAFETY: a key that nobody uses, made for what making one does: musl gives the thread its room for values with the first one, and
+    // who finds one in the image makes none.
+    unsafe { libc::pthread_key_create(&raw mut key, None) };
+    // SAFETY: opened by the loader for this, and asked for once.
+    prepared::found(unsafe { OwnedFd::from_raw_fd(number) });
 }
 
-/// From here on objects are made where an image has them.
+/// Whether this process is where one can be that has an image.
+pub(crate) fn has_place() -> bool {
+    (LOWEST..LOWEST + SPREAD).contains(&base())
+}
+
+/// From here on objects are made where an image has them. Only for a process that `has_place`.
 pub(crate) fn begin() {
-    // SAFETY: the loader has mapped it for this (`relocate`), or nothing is there and the first object is a fault.
+    // SAFETY: the loader has mapped it for this (`relocate`), or the process is not there.
     unsafe { heap::keep(std::ptr::with_exposed_provenance_mut(base() + ARENA), ARENA_ROOM) };
 }

@@ -67,6 +67,11 @@ fn write_to(mut file: &File, elsewhere: &[(usize, usize)]) -> std::io::Result<()
     let base = base();
     // SAFETY: a program of ours begins there: this one.
     let (build, (from, fixed, to)) = unsafe { (loader::build(base), loader::data(base)) };
+    if (base + from..base + to).contains(&heap::thread()) {
+        return Err(std::io::Error::other(
+            "what is the thread's own lies in the program's data, and would be every call's",
+        ));
+    }
     let build = build.ok_or_else(|| std::io::Error::other("this program has no build id (--build-id)"))?;
     let used = heap::kept();
     let mut header =

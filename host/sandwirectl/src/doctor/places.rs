@@ -147,15 +147,22 @@ pub(super) fn links(bin_dir: &Path) -> Vec<Check> {
         (Ok(_), None) => Check::ok(&name, "there, root's"),
     };
     let can_tell = program.is_ok() && Path::new(paths::ACTIVE).exists() && Uid::effective().is_root();
-    let image = can_tell.then(|| match image::is_used(&binary) {
-        Ok(true) => Check::ok("memory image", format!("calls of {name} begin with it")),
-        Ok(false) if !image::is_wanted() => Check::ok("memory image", "none, as policy says (memory_image = false)"),
-        Ok(false) => Check::note(
-            "memory image",
-            format!("calls of {name} set everything up for themselves, and take some tenths of a millisecond longer"),
-            "run: sandwirectl apply",
-        ),
-        Err(error) => Check::fail("memory image", format!("{error:#}"), "run: sandwirectl apply"),
+    let image = can_tell.then(|| match (image::used(&binary), image::is_wanted()) {
+        (Ok(Some((ready, all))), _) if ready >= all => {
+            Check::ok("memory image", format!("calls of {name} begin with it"))
+        }
+        (Ok(None), Ok(false)) => Check::ok("memory image", "none, as policy says (memory_image = false)"),
+        (Ok(used), _) => {
+            let (ready, all) = used.unwrap_or_default();
+            let which =
+                if used.is_some() { format!("of {} of {all} plugins ", all - ready.min(all)) } else { String::new() };
+            Check::note(
+                "memory image",
+                format!("calls {which}set everything up for themselves, and take some tenths of a millisecond longer"),
+                "run: sandwirectl apply",
+            )
+        }
+        (Err(error), _) => Check::fail("memory image", format!("{error:#}"), "run: sandwirectl apply"),
     });
     let grants = Generation::active().ok().flatten().and_then(|active| active.grants().ok()).unwrap_or_default();
     let configured = configurations::types();

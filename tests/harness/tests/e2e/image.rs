@@ -7,10 +7,20 @@ use std::process::Command;
 const IMAGE: &str = "/var/lib/sandwire/active/image";
 const BRIDGE: &str = "/opt/cni/bin/bridge";
 
-fn is_used(node: &Node) -> bool {
+/// For how many plugins there is one, of how many that can run.
+fn used(node: &Node) -> Option<(usize, usize)> {
     let about = node.sh("env -i /opt/cni/bin/sandwire 2>&1").unwrap();
-    assert!(about.contains("memory image: used") != about.contains("memory image: none"), "{about}");
-    about.contains("memory image: used")
+    let told = about.lines().find_map(|line| line.strip_prefix("memory image: ")).unwrap_or_else(|| panic!("{about}"));
+    if told == "none" {
+        return None;
+    }
+    let numbers: Vec<usize> = told.split(' ').filter_map(|word| word.parse().ok()).collect();
+    assert_eq!(told, format!("used for {} of {} plugins", numbers[0], numbers[1]));
+    Some((numbers[0], numbers[1]))
+}
+
+fn is_used(node: &Node) -> bool {
+    used(node).is_some_and(|(ready, all)| ready == all && all > 10)
 }
 
 fn add_and_del(node: &Node, pod: &Pod, what: &str) {
@@ -109,9 +119,12 @@ fn what_has_changed_since_is_read_again() {
     let pod = node.pod("a").unwrap();
     for change in ["touch /var/lib/sandwire/active/bridge*", "touch /var/lib/sandwire/active/host-local*"] {
         node.sh(change).unwrap();
-        assert!(is_used(&node));
         add_and_del(&node, &pod, change);
     }
+    let (ready, all) = used(&node).unwrap();
+    assert_eq!(ready + 2, all);
+    let told = sandwirectl(&node, &["doctor"]);
+    assert!(told.contains(&format!("note  memory image: calls of 2 of {all} plugins")), "{told}");
     node.sh("sed -i 's/\"refused\": null/\"refused\": \"because\"/' /var/lib/sandwire/active/bridge.json").unwrap();
     let error = node.cni("bridge", Verb::Add, &pod, "eth0", &bridge()).unwrap().error().unwrap();
     assert!(error.text().contains("because"), "{error:?}");
@@ -233,6 +246,10 @@ fn asked_for_by_hand() {
         let error: serde_json::Value = serde_json::from_str(&said).unwrap_or_else(|error| panic!("{error}: {said}"));
         assert!(error["msg"].as_str().unwrap().contains(wanted), "{directory}: {said}");
     }
+    // Without addresses to be had there is none, and no crash.
+    let said =
+        node.sh("ulimit -v 60000; /opt/cni/bin/sandwire prepare /var/lib/sandwire/active && exit 1; true").unwrap();
+    assert!(said.contains("no place of its own"), "{said}");
     // A full disk leaves nothing half written.
     node.sh("mkdir /mnt/full; mount -t tmpfs -o size=15m,mode=755 tmpfs /mnt/full; cp -a /var/lib/sandwire/active/. /mnt/full/; rm /mnt/full/image; fallocate -l 15m /mnt/full/filler 2>/dev/null || dd if=/dev/zero of=/mnt/full/filler status=none || true").unwrap();
     let said = node
