@@ -115,6 +115,6 @@ pub(crate) fn has_place() -> bool {
 
 /// From here on objects are made where an image has them. Only for a process that `has_place`.
 pub(crate) fn begin() {
-    // SAFETY: the loader has mapped it for this (`relocate`), or the process is not there.
+    // SAFETY: whoever has a place has this mapped as well, for nothing else (`loader::relocate`).
     unsafe { heap::keep(std::ptr::with_exposed_provenance_mut(base() + ARENA), ARENA_ROOM) };
 }
