@@ -196,7 +196,7 @@ fn linked(
     function: &str,
 ) -> Result<(Linked, Option<ComponentExportIndex>), Error> {
     if let Some(plugin) = prepared::plugin(&session.generation, grant) {
-        return Ok((Linked::Before(plugin), plugin.export(interface, function)));
+        return Ok((Linked::Before(plugin), plugin.export(&session.engine, interface, function)));
     }
     let component = session.generation.component(&session.engine, grant)?;
     let export = export(&session.engine, &component, interface, function);

@@ -14,8 +14,8 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::stat::{FileStat, fstat};
 use sandwire_cni::{Error, code};
-use sandwire_policy::Grant;
-use std::ffi::c_void;
+use sandwire_policy::{Grant, paths};
+use std::ffi::{CStr, c_void};
 use std::fs::File;
 use std::os::fd::{AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
 use std::path::Path;
@@ -24,6 +24,26 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use wasmtime::Engine;
 use wasmtime::component::{Component, ComponentExportIndex, InstancePre};
+
+/// The active generation (`paths::ACTIVE`), the image in it, and the argument that asks the CNI binary for one: as texts of C,
+/// for what runs before the program is relocated.
+pub const ACTIVE: &CStr = c"/var/lib/sandwire/active";
+const _: () = assert!(is(ACTIVE, paths::ACTIVE));
+/// See [`ACTIVE`].
+pub const IMAGE: &CStr = c"image";
+/// See [`ACTIVE`].
+pub const PREPARE: &CStr = c"prepare";
+
+const fn is(text: &CStr, other: &str) -> bool {
+    let (mut left, mut right) = (text.to_bytes(), other.as_bytes());
+    while let ([a, more @ ..], [b, others @ ..]) = (left, right) {
+        if *a != *b {
+            return false;
+        }
+        (left, right) = (more, others);
+    }
+    left.is_empty() && right.is_empty()
+}
 
 static PREPARED: OnceLock<Prepared> = OnceLock::new();
 
@@ -37,7 +57,7 @@ const SIGNALS: [libc::c_int; 3] = [libc::SIGSEGV, libc::SIGILL, libc::SIGFPE];
 /// needs no larger table for them (NR_OPEN_DEFAULT).
 const FIRST_NUMBER: i32 = 40;
 
-/// The functions of plugins that calls ask for, with the interfaces that export them.
+/// Functions of plugins that are looked up before, with the interfaces that export them: what calls ask for (`verbs::called`).
 const EXPORTS: [(&str, &str); 5] =
     [("attach", "add"), ("attach", "del"), ("check", "check"), ("gc", "gc"), ("status", "status")];
 
@@ -148,10 +168,12 @@ impl Plugin {
         &self.instance
     }
 
-    /// One of its functions, which calls ask for.
-    pub(crate) fn export(&self, interface: &str, function: &str) -> Option<ComponentExportIndex> {
-        let index = EXPORTS.iter().position(|export| *export == (interface, function))?;
-        *self.exports.get(index)?
+    /// One of its functions, if it has it.
+    pub(crate) fn export(&self, engine: &Engine, interface: &str, function: &str) -> Option<ComponentExportIndex> {
+        match EXPORTS.iter().zip(&self.exports).find(|(export, _)| **export == (interface, function)) {
+            Some((_, index)) => *index,
+            None => guest::export(engine, self.instance.component(), interface, function),
+        }
     }
 
     /// Whether its code is where it was linked for; once done for all calls of this process.

@@ -82,7 +82,7 @@ impl Generation {
     /// Code `NOT_INSTALLED` when there is none, `COMPONENT_UNTRUSTED` when others than root can write it.
     pub(crate) fn active() -> Result<Self, Error> {
         if let Some(directory) = prepared::directory() {
-            return Ok(Self { directory: Ok(Arc::new(directory)), kept: Arc::default() });
+            return Ok(Self::of(directory));
         }
         let flags = OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let directory = open(paths::ACTIVE, flags, Mode::empty()).map_err(|e| {
@@ -93,7 +93,12 @@ impl Generation {
             )
         })?;
         trusted(&directory, SFlag::S_IFDIR, "the directory of compiled components", "")?;
-        Ok(Self { directory: Ok(Arc::new(directory)), kept: Arc::default() })
+        Ok(Self::of(directory))
+    }
+
+    /// The one in a directory that was found trusted.
+    fn of(directory: OwnedFd) -> Self {
+        Self { directory: Ok(Arc::new(directory)), kept: Arc::default() }
     }
 
     /// Opens the one in this directory.
@@ -104,7 +109,7 @@ impl Generation {
         let directory = open(path, OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
             .map_err(|e| error(code::NOT_INSTALLED, format!("could not open {}", path.display()), e.desc()))?;
         trusted(&directory, SFlag::S_IFDIR, "the directory of compiled components", "")?;
-        Ok(Self { directory: Ok(Arc::new(directory)), kept: Arc::default() })
+        Ok(Self::of(directory))
     }
 
     /// None that can be used, and why: for DEL, which undoes what the journal says without any plugin.

@@ -23,7 +23,7 @@ extern "C" fn main(count: c_int, arguments: *const *const c_char) -> c_int {
     #[cfg(all(target_arch = "x86_64", target_env = "musl"))]
     {
         use super::image;
-        if count == 3 && argument(1) == image::PREPARE {
+        if count == 3 && argument(1) == sandwire_runtime::prepared::PREPARE {
             if image::has_place() {
                 image::begin();
             }

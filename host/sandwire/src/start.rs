@@ -90,7 +90,7 @@ global_asm!(
     "xor edx, edx",
     "jmp _start",
     "5:",
-    ".ascii \"{{\\n    \\\"code\\\": 115,\\n    \\\"msg\\\": \\\"sandwire could not move its code to where its memory image has it\\\",\\n    \\\"details\\\": \\\"mremap(2) failed: there is too little memory, or a limit of mappings; free memory, then try again\\\"\\n}}\"",
+    ".ascii \"{{\\n    \\\"code\\\": 116,\\n    \\\"msg\\\": \\\"sandwire could not move its code to where its memory image has it\\\",\\n    \\\"details\\\": \\\"mremap(2) failed: there is too little memory, or a limit of mappings; free memory, then try again\\\"\\n}}\"",
     "6:",
     ".balign 4096",
     ".popsection",

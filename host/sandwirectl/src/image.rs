@@ -6,12 +6,12 @@ use crate::install::{self, BINARY};
 use crate::{files, policy};
 use anyhow::{Context, Result, ensure};
 use sandwire_policy::paths;
+use sandwire_runtime::prepared::{IMAGE, PREPARE};
+use std::ffi::OsStr;
 use std::io::ErrorKind;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-
-/// Its name in the directory of its generation.
-const NAME: &str = "image";
 
 /// Makes one for the generation in force, or takes it away where policy wants none. What an operator should know, if there is none now.
 pub(crate) fn refresh() -> Option<String> {
@@ -34,7 +34,7 @@ pub(crate) fn refresh() -> Option<String> {
 }
 
 fn remove(active: &Generation) -> Result<()> {
-    let path = active.path.join(NAME);
+    let path = active.path.join(OsStr::from_bytes(IMAGE.to_bytes()));
     match std::fs::remove_file(&path) {
         Err(error) if error.kind() != ErrorKind::NotFound => {
             Err(error).with_context(|| format!("could not remove {}", path.display()))
@@ -50,7 +50,7 @@ pub(crate) fn is_wanted() -> Result<bool> {
 
 fn write(active: &Generation) -> Result<()> {
     let program = program()?;
-    let done = run(&program, &[Path::new("prepare"), &active.path])?;
+    let done = run(&program, &[Path::new(OsStr::from_bytes(PREPARE.to_bytes())), &active.path])?;
     let said = [done.stdout, done.stderr].map(|text| String::from_utf8_lossy(&text).trim().to_owned()).join(" ");
     ensure!(done.status.success(), "{}: {}: {said}", program.display(), done.status);
     let used = used(&program)?;

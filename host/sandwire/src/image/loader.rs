@@ -6,11 +6,12 @@
 
 #![allow(unsafe_code)]
 
-use super::{ALIGNMENT, ARENA, ARENA_ROOM, Build, Header, LOWEST, MAGIC, PAGE, PREPARE, SEGMENTS, SPREAD};
+use super::{ALIGNMENT, ARENA, ARENA_ROOM, Build, Header, LOWEST, MAGIC, PAGE, SEGMENTS, SPREAD};
 use core::arch::asm;
 use core::mem::MaybeUninit;
 use core::ptr::{with_exposed_provenance as at, with_exposed_provenance_mut as at_mut};
 use libc::{Elf64_Ehdr, Elf64_Phdr, c_int};
+use sandwire_runtime::prepared::{ACTIVE, IMAGE, PREPARE};
 
 /// Where things are in this process; `start` fills it in.
 #[repr(C)]
@@ -23,7 +24,7 @@ struct Places {
     fresh: usize,
     /// Where one begins that has its data from an image.
     ready: usize,
-    /// The number of the generation's directory ([`super::DIRECTORY`]).
+    /// The number of the generation's directory (`SANDWIRE_DIRECTORY`).
     directory: usize,
 }
 
@@ -156,10 +157,7 @@ unsafe extern "C" fn sandwire_plan(stack: *mut usize, plan: &mut Plan, places: &
         if *stack == 3 && is_prepare(at(*stack.add(2))) {
             return relocate(stack, plan, places).is_some();
         }
-        let directory = call(
-            libc::SYS_open,
-            [c"/var/lib/sandwire/active".as_ptr().addr(), (OPEN | libc::O_DIRECTORY) as usize, 0, 0, 0, 0],
-        );
+        let directory = call(libc::SYS_open, [ACTIVE.as_ptr().addr(), (OPEN | libc::O_DIRECTORY) as usize, 0, 0, 0, 0]);
         if directory < 0 {
             return false;
         }
@@ -222,7 +220,7 @@ unsafe fn restore(stack: *mut usize, plan: &mut Plan, places: &Places, directory
     // SAFETY: a text that ends with a zero.
     let image = unsafe {
         let flags = OPEN | libc::O_NOFOLLOW | libc::O_NONBLOCK;
-        call(libc::SYS_openat, [directory.cast_unsigned(), c"image".as_ptr().addr(), flags as usize, 0, 0, 0])
+        call(libc::SYS_openat, [directory.cast_unsigned(), IMAGE.as_ptr().addr(), flags as usize, 0, 0, 0])
     };
     // Of the first three none may be taken: the caller has closed it, and `process` opens /dev/null for it.
     let done = match directory > libc::STDERR_FILENO as isize && image > libc::STDERR_FILENO as isize {

@@ -19,12 +19,8 @@ pub(crate) use writer::write;
 
 use crate::heap;
 use sandwire_runtime::prepared;
-use std::ffi::CStr;
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicI32, Ordering};
-
-/// The argument that asks for an image.
-pub(crate) const PREPARE: &CStr = c"prepare";
 
 /// A page.
 const PAGE: usize = 4096;

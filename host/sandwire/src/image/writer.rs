@@ -6,13 +6,12 @@ use super::{ARENA, Header, MAGIC, PAGE, SEGMENTS, Segment, base, loader};
 use crate::heap;
 use sandwire_cni::{Error, code};
 use sandwire_runtime::prepared;
+use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-
-/// The file's name, and the one that it has until it is complete.
-const NAMES: [&str; 2] = ["image", ".image"];
 
 /// Writes the image of a generation into its directory, in place of the one that is there.
 ///
@@ -20,7 +19,10 @@ const NAMES: [&str; 2] = ["image", ".image"];
 /// Code `IO` when it can't be written; of `prepared::prepare`; and when what this process holds can't be another's.
 pub(crate) fn write(directory: &Path) -> Result<(), Error> {
     prepared::prepare(directory)?;
-    let [path, unfinished] = NAMES.map(|name| directory.join(name));
+    let name = OsStr::from_bytes(prepared::IMAGE.to_bytes());
+    let path = directory.join(name);
+    // Until it is complete.
+    let unfinished = path.with_extension("new");
     let failed = |error: std::io::Error| Error {
         code: code::IO,
         msg: format!("could not write the memory image {}", path.display()),
