@@ -13,9 +13,11 @@ use sandwire_policy::{Grant, matches_any};
 use sandwire_state::journal::{Entry, Undo};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
+use std::ffi::{CStr, OsStr};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
@@ -85,9 +87,22 @@ fn is_this_program(file: &Path, meta: &std::fs::Metadata) -> bool {
     type Identity = (u64, u64, u64);
     static OWN: OnceLock<Option<Identity>> = OnceLock::new();
     let identity = |meta: &std::fs::Metadata| -> Identity { (meta.dev(), meta.ino(), meta.len()) };
+    // What calling it again by the same path would execute: told in a fifth of the time.
+    if called_as().and_then(|path| std::fs::metadata(path).ok()).is_some_and(|own| identity(&own) == identity(meta)) {
+        return true;
+    }
     let Some(own) = *OWN.get_or_init(|| std::fs::metadata(SELF).ok().map(|own| identity(&own))) else { return false };
     let (.., length) = own;
     own == identity(meta) || (length == meta.len() && is_alike(file, Path::new(SELF)).unwrap_or(false))
+}
+
+/// By which path this program was executed, if it is one from the root (getauxval(3)).
+fn called_as() -> Option<&'static Path> {
+    // SAFETY: only looks a number up.
+    let name = std::ptr::with_exposed_provenance(unsafe { libc::getauxval(libc::AT_EXECFN) } as usize);
+    // SAFETY: the kernel's text, which ends with a zero and stays where it is; without one the answer is zero.
+    let name = (!std::ptr::eq(name, std::ptr::null())).then(|| unsafe { CStr::from_ptr(name) })?;
+    Some(Path::new(OsStr::from_bytes(name.to_bytes()))).filter(|path| path.is_absolute())
 }
 
 fn is_alike(one: &Path, other: &Path) -> std::io::Result<bool> {

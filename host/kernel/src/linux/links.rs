@@ -1,5 +1,6 @@
 //! Looking at links and changing them.
 
+use super::LinuxKernel;
 use super::attributes::Attributes;
 use super::netns::Namespace;
 use super::socket::{Received, Refusal, Request, i32_at, u32_at};
@@ -74,6 +75,11 @@ fn without_statistics(mut message: LinkMessage) -> LinkMessage {
 }
 
 pub(super) fn by_name(namespace: &mut Namespace, name: &str) -> Outcome<LinkInfo> {
+    seen_by_name(namespace, name).map(|(info, _)| info)
+}
+
+/// The same, with all that the kernel said.
+pub(super) fn seen_by_name(namespace: &mut Namespace, name: &str) -> Outcome<(LinkInfo, Received)> {
     let netns = namespace.netns;
     let answer = namespace.route.get(get_by_name(name));
     only(netns, answer, format_args!("link {name:?}"))
@@ -82,12 +88,17 @@ pub(super) fn by_name(namespace: &mut Namespace, name: &str) -> Outcome<LinkInfo
 pub(super) fn by_index(namespace: &mut Namespace, index: u32) -> Outcome<LinkInfo> {
     let netns = namespace.netns;
     let answer = namespace.route.get(get_by_index(index));
-    only(netns, answer, format_args!("the link with index {index}"))
+    only(netns, answer, format_args!("the link with index {index}")).map(|(info, _)| info)
 }
 
-fn only(netns: Netns, answer: Result<Received, Refusal>, what: std::fmt::Arguments<'_>) -> Outcome<LinkInfo> {
+fn only(
+    netns: Netns,
+    answer: Result<Received, Refusal>,
+    what: std::fmt::Arguments<'_>,
+) -> Outcome<(LinkInfo, Received)> {
     match answer {
         Ok(received) => parse(netns, &received)
+            .map(|info| (info, received))
             .ok_or_else(|| KernelError::Other(format!("the kernel answered nothing about {what} in {netns}"))),
         Err(refusal) => Err(unseen(netns, refusal, what)),
     }
@@ -101,11 +112,13 @@ fn unseen(netns: Netns, refusal: Refusal, what: std::fmt::Arguments<'_>) -> Kern
 }
 
 /// What a link's IPv6 is set to, by its number in `IFLA_INET6_CONF`; `None` when the kernel does not tell.
-pub(super) fn ipv6_setting(namespace: &mut Namespace, name: &str, number: usize) -> Outcome<Option<i32>> {
+pub(super) fn ipv6_setting(kernel: &mut LinuxKernel, netns: Netns, name: &str, number: usize) -> Outcome<Option<i32>> {
     const IFLA_INET6_CONF: u16 = 2;
-    let netns = namespace.netns;
-    let received = namespace.route.get(get_by_name(name));
-    let received = received.map_err(|refusal| unseen(netns, refusal, format_args!("link {name:?}")))?;
+    let received = match kernel.seen.take_if(|(where_, link, _)| *where_ == netns && link == name) {
+        // The kernel says it with the link: asking again for the same name would be answered with the same.
+        Some((.., received)) => received,
+        None => seen_by_name(kernel.namespace(netns)?, name)?.1,
+    };
     let families = Attributes::after(&received.payload, IFINFOMSG).nested(IFLA_AF_SPEC);
     let ipv6 = families.and_then(|families| families.nested(libc::AF_INET6 as u16));
     Ok(ipv6.and_then(|ipv6| i32_at(ipv6.get(IFLA_INET6_CONF)?, number * size_of::<i32>())))

@@ -31,6 +31,7 @@ use netns::Namespace;
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
 use nix::unistd::Pid;
+use socket::Received;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -68,6 +69,8 @@ pub struct LinuxKernel {
     rules_deleted: bool,
     /// What the kernel has just said of a link that was made, until anything else is asked of it.
     announced: Option<LinkInfo>,
+    /// What the kernel said of the link that was looked up by its name last, if nothing was asked for since.
+    seen: Option<(Netns, String, Received)>,
 }
 
 impl LinuxKernel {
@@ -112,6 +115,7 @@ impl LinuxKernel {
             packets,
             rules_deleted: false,
             announced: None,
+            seen: None,
         })
     }
 
@@ -130,6 +134,7 @@ impl LinuxKernel {
 
     fn namespace(&mut self, netns: Netns) -> Outcome<&mut Namespace> {
         self.announced = None;
+        self.seen = None;
         match netns {
             Netns::Host => Ok(&mut self.host),
             Netns::Container => self
@@ -237,7 +242,9 @@ impl Kernel for LinuxKernel {
     }
 
     fn link_by_name(&mut self, netns: Netns, name: &str) -> Outcome<LinkInfo> {
-        links::by_name(self.namespace(netns)?, name)
+        let (info, received) = links::seen_by_name(self.namespace(netns)?, name)?;
+        self.seen = Some((netns, name.to_owned(), received));
+        Ok(info)
     }
 
     fn link_info(&mut self, link: LinkId) -> Outcome<LinkInfo> {

@@ -17,6 +17,8 @@ use index::{Holding, Index, OwnerHash};
 use ranges::Span;
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeSet, HashSet};
+use std::fs::File;
+use std::io::Read;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
@@ -64,7 +66,7 @@ impl Store {
             return Err(StateError::Invalid(text));
         }
         let name = names::digest(&[&directory.to_string_lossy()]);
-        let boot = std::fs::read_to_string(BOOT_ID).map_or(0, |id| boot_hash(&id));
+        let boot = boot_id().map_or(0, |id| boot_hash(&id));
         Ok(Self { path: directory.to_owned(), index: index_root.join(name), boot })
     }
 
@@ -437,6 +439,13 @@ fn unreadable(directory: &Path, number: u128) -> StateError {
         "{} is no lease that can be read; look at it, and remove it if it is nobody's",
         file.display()
     ))
+}
+
+/// Which boot this is: 36 characters, read in one go.
+fn boot_id() -> Option<String> {
+    let mut id = [0; 64];
+    let length = File::open(BOOT_ID).and_then(|mut file| file.read(&mut id)).ok()?;
+    Some(String::from_utf8_lossy(id.get(..length)?).into_owned())
 }
 
 fn boot_hash(id: &str) -> u64 {
