@@ -36,10 +36,11 @@ mkdir -p out/plugins
 for type in "$@"; do
     module=$modules/sandwire_plugin_$(echo "$type" | tr - _).wasm
     component=out/plugins/$type.wasm
-    if [ "$component" -nt "$module" ] && [ "$component" -nt "$componentize" ]; then
+    if [ "$component" -nt "$module" ] && [ "$component" -nt "$componentize" ] && [ "$component" -nt plugins/functions ]; then
         continue
     fi
-    "$componentize" "$module" "$component.new"
+    # What calls enter stands together (host/order/order.sh).
+    "$componentize" "$module" "$component.new" plugins/functions
     if cmp -s "$component.new" "$component"; then
         rm "$component.new"
         touch "$component"

@@ -1,7 +1,8 @@
 #!/bin/bash
-# Makes host/order/functions anew: what ADD and DEL of bridge with host-local call, in the order of the first call. The linker
-# puts these functions side by side (host/build.sh): 1.5 of 5.5 MB are used, and spread over all of it each window of
-# 64 KB that the kernel maps for a fault would be one more fault, 60 of them for every pod.
+# Makes host/order/functions and plugins/functions anew: what calls of bridge with host-local enter, in the order of the first time.
+# Linker (host/build.sh) and sandwire-componentize (plugins/build.sh) put these functions side by side: of the program's code 1.5 of
+# 5.5 MB are used, of the plugins' less, and spread over all of it each window of 64 KB that the kernel maps for a fault would be one
+# more fault, 60 and 20 of them for every pod.
 #
 # To be run when much has changed, or after a new compiler: the names have its hashes in them, and a name that no longer exists
 # is passed over, so an old list costs only time. Needs what make build made, and root.
@@ -15,19 +16,32 @@ if [ "${LAB_INSIDE:-}" != yes ]; then
 fi
 lab_enter "$@"
 lab_files "$LAB_RUN/files"
-lab_install >/dev/null
-binary=$LAB_TREE/target/x86_64-unknown-linux-musl/release/sandwire
+
+# Components whose functions are as they were compiled, with their names.
+componentize=$root/target/tool/sandwire-componentize
+mkdir "$LAB_RUN/plugins"
+for component in "$root"/out/plugins/*.wasm; do
+  type=$(basename "$component" .wasm)
+  module=$root/target/wasm32-unknown-unknown/plugin/sandwire_plugin_${type//-/_}.wasm
+  "$componentize" "$module" "$LAB_RUN/plugins/$type.wasm" >/dev/null
+  "$componentize" --functions "$module" >"$LAB_RUN/$type.functions"
+done
+"$root/target/tool/sandwirectl" install --binary "$root/target/x86_64-unknown-linux-musl/release/sandwire" \
+  --components "$LAB_RUN/plugins" >/dev/null
+active=/var/lib/sandwire/active
+compiled() { jq -r .compiled "$active/$1.json"; }
+traced=(/opt/cni/bin/sandwire "$active/$(compiled bridge)" "$active/$(compiled host-local)")
 ip netns add pod
 export CNI_CONTAINERID=pod CNI_IFNAME=eth0 CNI_NETNS=/run/netns/pod CNI_PATH=/opt/cni/bin
 
 # call VERB CONFIGURATION: its result becomes the next one's prevResult.
 call() {
-  CNI_COMMAND=$1 python3 "$here/entered.py" "$binary" "$LAB_RUN/entered" /opt/cni/bin/bridge <<<"$2" >"$LAB_RUN/answer"
+  CNI_COMMAND=$1 python3 "$here/entered.py" "$LAB_RUN/entered" "${traced[@]}" -- /opt/cni/bin/bridge <<<"$2" >"$LAB_RUN/answer"
 }
 # At last without a memory image: what it spares all others.
 for masquerade in false true without; do
   if [ "$masquerade" = without ]; then
-    rm /var/lib/sandwire/active/image
+    rm "$active/image"
     masquerade=true
   fi
   config='{"cniVersion":"1.0.0","name":"order","type":"bridge","bridge":"cni0","isGateway":true,"ipMasq":'$masquerade',
@@ -40,7 +54,18 @@ for masquerade in false true without; do
     call DEL "$result"
   done
 done
-awk '!seen[$0]++' "$LAB_RUN/entered" "$LAB_RUN/entered.first" >"$here/functions"
+
+# write FILE NAMES: once each.
+write() {
+  awk '!seen[$0]++' >"$1"
+  printf '%s: %d functions\n' "$1" "$(wc -l <"$1")"
+}
+of() { awk -v file="$1" '$1 == file { print $2 }' "$LAB_RUN/entered" "$LAB_RUN/entered.first"; }
+of sandwire | write "$here/functions"
+for type in bridge host-local; do
+  # wasm[0]::function[NUMBER]: of the plugin's own module.
+  of "$(compiled "$type")" | sed -n 's/^wasm\[0\]::function\[\([0-9]*\)\].*/\1/p' |
+    awk 'NR == FNR { name[$1] = $2; next } $1 in name { print name[$1] }' "$LAB_RUN/$type.functions" -
+done | write "$root/plugins/functions"
 # cargo does not know that the binary depends on it.
 touch "$root/host/sandwire/src/main.rs"
-printf '%s: %d functions\n' "$here/functions" "$(wc -l <"$here/functions")"

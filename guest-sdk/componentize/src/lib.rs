@@ -4,6 +4,10 @@
 //! component's own wrapping, in which only those imports remain that the code calls. That list is what an operator
 //! reads and what the policy is compared with, so nothing may be in it that the plugin does not use.
 
+mod order;
+
+pub use order::{functions, ordered};
+
 use anyhow::{Context, Result, bail, ensure};
 use wit_component::{ComponentEncoder, DecodedWasm};
 use wit_parser::{WorldItem, WorldKey};
