@@ -46,6 +46,8 @@ pub mod ipam;
 pub mod mac;
 pub mod masquerade;
 pub mod master;
+#[cfg(any(test, all(target_arch = "wasm32", feature = "allocator")))]
+mod memory;
 mod plugin;
 pub mod verify;
 
