@@ -49,6 +49,9 @@ pub struct Grant {
     pub data_dirs: Vec<String>,
     /// Files it may read: policy's name, or the path itself, to path.
     pub files: BTreeMap<String, String>,
+    /// Whether none of its code runs when it is started: no module of it has a start function. A memory image may have it started.
+    #[serde(default)]
+    pub no_start: bool,
     /// Why this plugin can't run although it has a policy entry (digest mismatch, component missing ...): told when
     /// it is called. Empty when it can.
     pub refused: Option<String>,

@@ -10,9 +10,9 @@ use sandwire_policy::Grant;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use wasmtime::component::{
-    Component, ComponentExportIndex, ComponentNamedList, InstancePre, Lift, Lower, ResourceTable,
+    Component, ComponentExportIndex, ComponentNamedList, Instance, InstancePre, Lift, Lower, ResourceTable,
 };
-use wasmtime::{ResourceLimiter, Store, StoreLimits, StoreLimitsBuilder};
+use wasmtime::{Engine, ResourceLimiter, Store, StoreLimits, StoreLimitsBuilder};
 use wasmtime_wasi::p2::pipe::MemoryOutputPipe;
 use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
@@ -149,15 +149,19 @@ where
         Ok((_, None)) => return (session, Ok(None)),
         Err(error) => return (session, Err(error)),
     };
-    let mut store = Store::new(&engine, guest(session, grant));
-    store.limiter(|guest| &mut guest.limits);
-    store.set_hostcall_fuel(store.data().grant.limits.hostcall_bytes);
+    let (mut store, started) = match linked.started() {
+        Some((store, started)) => (store, Some(started)),
+        None => (store(&engine, guest(grant)), None),
+    };
+    store.data_mut().session = Some(session);
     // Any signal that ends the call increments the epoch once.
     store.set_epoch_deadline(1);
-    store.epoch_deadline_trap();
 
     let outcome = catch_unwind(AssertUnwindSafe(|| {
-        let started = linked.instance().instantiate(&mut store)?;
+        let started = match started {
+            Some(started) => started,
+            None => linked.instance().instantiate(&mut store)?,
+        };
         let function = started.get_typed_func::<P, (Result<R, types::Failure>,)>(&mut store, &export)?;
         function.call(&mut store, parameters)
     }));
@@ -172,6 +176,29 @@ where
     finish(guest, outcome)
 }
 
+/// A component that has been started, with its store.
+pub(crate) type Started = (Store<Guest>, Instance);
+
+fn store(engine: &Engine, guest: Guest) -> Store<Guest> {
+    let mut store = Store::new(engine, guest);
+    store.limiter(|guest| &mut guest.limits);
+    store.set_hostcall_fuel(store.data().grant.limits.hostcall_bytes);
+    store.epoch_deadline_trap();
+    store
+}
+
+/// Starts a component for a call that is still to come. Only for one of which no code runs then (`Grant::no_start`): what wasmtime
+/// itself compiles for it fills its tables.
+///
+/// # Errors
+/// When it can't be started.
+pub(crate) fn start(engine: &Engine, instance: &InstancePre<Guest>, grant: &Grant) -> wasmtime::Result<Started> {
+    let mut store = store(engine, guest(grant.clone()));
+    store.set_epoch_deadline(1);
+    let started = instance.instantiate(&mut store)?;
+    Ok((store, started))
+}
+
 /// A component with what it imports.
 enum Linked {
     /// Before this process began.
@@ -180,6 +207,13 @@ enum Linked {
 }
 
 impl Linked {
+    fn started(&self) -> Option<Started> {
+        match self {
+            Self::Before(plugin) => plugin.started(),
+            Self::Now(_) => None,
+        }
+    }
+
     fn instance(&self) -> &InstancePre<Guest> {
         match self {
             Self::Before(plugin) => plugin.instance(),
@@ -203,7 +237,7 @@ fn linked(
     Ok((Linked::Now(imports::link(&session.engine, &component, grant)?), export))
 }
 
-fn guest(session: Box<Session>, grant: Grant) -> Guest {
+fn guest(grant: Grant) -> Guest {
     let limits = StoreLimitsBuilder::new()
         .memory_size(grant.limits.memory_bytes)
         .table_elements(grant.limits.table_elements)
@@ -215,7 +249,7 @@ fn guest(session: Box<Session>, grant: Grant) -> Guest {
     let mut table = ResourceTable::new();
     table.set_max_capacity(grant.limits.handles);
     let limits = Bounds { memory_bytes: grant.limits.memory_bytes, each: limits };
-    Guest { session: Some(session), grant: Arc::new(grant), table, logged: 0, limits, wasi: None }
+    Guest { session: None, grant: Arc::new(grant), table, logged: 0, limits, wasi: None }
 }
 
 type Outcome<R> = std::thread::Result<wasmtime::Result<(Result<R, types::Failure>,)>>;
@@ -303,7 +337,7 @@ fn trapped(plugin: &str, session: &Session, trap: &wasmtime::Error) -> Error {
 
 /// The function of an exported interface, of whatever 0.1.x the component was built against.
 pub(crate) fn export(
-    engine: &wasmtime::Engine,
+    engine: &Engine,
     component: &Component,
     interface: &str,
     function: &str,

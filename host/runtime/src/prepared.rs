@@ -2,28 +2,32 @@
 //!
 //! `sandwirectl apply` lets one process make every plugin of a generation ready and write its memory to a file, and calls begin with
 //! that memory (`image` in the CNI binary). This is what the memory is kept for. What belongs to a process and not to its memory
-//! each call does again: handlers of signals, the mapping of the code, the open file behind it.
+//! each call does again: handlers of signals, the mapping of code and memories, the open file behind them.
+//!
+//! Those of which no code runs when they are started are started too, once: a second one in the same process is started as ever.
 //!
 //! A file that is not the one that was mapped then, byte for byte as far as its inode tells, is looked at as without all this.
 #![allow(unsafe_code)]
 
-use crate::guest::{self, Guest};
+mod range;
+
+use crate::guest::{self, Guest, Started};
 use crate::store::Generation;
 use crate::{engine, imports};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::stat::{FileStat, fstat};
+use range::Range;
 use sandwire_cni::{Error, code};
 use sandwire_policy::{Grant, paths};
-use std::ffi::{CStr, c_void};
+use std::ffi::CStr;
 use std::fs::File;
 use std::os::fd::{AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
 use std::path::Path;
-use std::ptr::with_exposed_provenance_mut;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use wasmtime::Engine;
-use wasmtime::component::{Component, ComponentExportIndex, InstancePre};
+use wasmtime::component::{ComponentExportIndex, InstancePre};
 
 /// The active generation (`paths::ACTIVE`), the image in it, and the argument that asks the CNI binary for one: as texts of C,
 /// for what runs before the program is relocated.
@@ -79,6 +83,9 @@ pub(crate) struct Plugin {
     code: Vec<Range>,
     is_mapped: AtomicBool,
     instance: InstancePre<Guest>,
+    started: Mutex<Option<Started>>,
+    /// The memories of what is started.
+    memory: Vec<Range>,
     /// In the order of [`EXPORTS`].
     exports: [Option<ComponentExportIndex>; EXPORTS.len()],
 }
@@ -92,15 +99,6 @@ impl From<FileStat> for Identity {
     fn from(stat: FileStat) -> Self {
         Self([stat.st_size, stat.st_mtime, stat.st_mtime_nsec, stat.st_mode.into(), stat.st_uid.into()])
     }
-}
-
-/// A part of a mapped file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Range {
-    at: usize,
-    length: usize,
-    offset: i64,
-    access: libc::c_int,
 }
 
 /// Tells of the directory whose plugins this process has ready.
@@ -168,6 +166,11 @@ impl Plugin {
         &self.instance
     }
 
+    /// Itself, started, for the first who asks: no code of it has run yet.
+    pub(crate) fn started(&self) -> Option<Started> {
+        self.started.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
     /// One of its functions, if it has it.
     pub(crate) fn export(&self, engine: &Engine, interface: &str, function: &str) -> Option<ComponentExportIndex> {
         match EXPORTS.iter().zip(&self.exports).find(|(export, _)| **export == (interface, function)) {
@@ -185,53 +188,12 @@ impl Plugin {
         let is_mapped = fstat(&file).map(Identity::from) == Ok(self.file)
             && self.code.iter().all(|range| range.map(&file))
             && fcntl(&file, FcntlArg::F_DUPFD_CLOEXEC(self.number)) == Ok(self.number);
+        if is_mapped && !self.memory.iter().all(|range| range.map(&file)) {
+            // It can still be started elsewhere. Its memory is nobody's to unmap.
+            std::mem::forget(self.started());
+        }
         self.is_mapped.store(is_mapped, Ordering::Relaxed);
         is_mapped
-    }
-}
-
-impl Range {
-    fn map(&self, file: &OwnedFd) -> bool {
-        let at: *mut c_void = with_exposed_provenance_mut(self.at);
-        let how = libc::MAP_PRIVATE | libc::MAP_FIXED_NOREPLACE;
-        // SAFETY: nothing is there yet, or it fails. The file is a compiled component of root's, and was one when its pages were
-        // linked (`Generation::map`); they are not written to.
-        unsafe { libc::mmap(at, self.length, self.access, how, file.as_raw_fd(), self.offset) == at }
-    }
-
-    /// Those of a component that this process has mapped, if that is all of it, and of its file.
-    fn all(component: &Component) -> std::io::Result<Option<Vec<Self>>> {
-        let maps = std::fs::read_to_string("/proc/self/maps")?;
-        let hex = |text: &str| usize::from_str_radix(text, 16).ok();
-        // proc_pid_maps(5): from-to, access, offset, device, inode. Not by the inode: overlayfs has two for a file.
-        let range = |line: &str| {
-            let mut words = line.split_ascii_whitespace();
-            let (from, to) = words.next()?.split_once('-')?;
-            let (access, offset) = (words.next()?, hex(words.next()?)?);
-            let is_of_a_file = words.nth(1)? != "0" && access.starts_with("r-");
-            let (from, to) = (hex(from)?, hex(to)?);
-            let executable = if access.contains('x') { libc::PROT_EXEC } else { 0 };
-            let range = Self {
-                at: from,
-                length: to - from,
-                offset: i64::try_from(offset).ok()?,
-                access: libc::PROT_READ | executable,
-            };
-            is_of_a_file.then_some(range)
-        };
-        let image = component.image_range();
-        let (from, to) = (image.start.addr(), image.end.addr());
-        let all: Vec<Self> = maps.lines().filter_map(range).filter(|range| (from..to).contains(&range.at)).collect();
-        let end = all.iter().fold(from, |end, range| if range.at == end { end + range.length } else { end });
-        Ok((end >= to).then_some(all))
-    }
-
-    /// Keeps everything else away from where it would be: wasmtime takes what is there for it.
-    fn hold(&self) {
-        let at: *mut c_void = with_exposed_provenance_mut(self.at);
-        let how = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_FIXED_NOREPLACE;
-        // SAFETY: nothing is there yet, or it fails; nobody can read or write what is new.
-        unsafe { libc::mmap(at, self.length, libc::PROT_NONE, how, -1, 0) };
     }
 }
 
@@ -288,11 +250,13 @@ fn ready(generation: &Generation, engine: &Engine, grant: Grant) -> Result<Optio
     if (theirs.st_dev, theirs.st_ino) != (its.st_dev, its.st_ino) {
         return Err(failed(&"wasmtime has opened it under another number than the lowest free one"));
     }
-    let Some(code) = Range::all(&component).map_err(|error| failed(&error))? else { return Ok(None) };
+    let Some(code) = range::code(component.image_range()).map_err(|error| failed(&error))? else { return Ok(None) };
     let Ok(instance) = imports::link(engine, &component, &grant) else { return Ok(None) };
     let exports = EXPORTS.map(|(interface, function)| guest::export(engine, &component, interface, function));
     let policy = generation.look_at(&Generation::policy_of(&grant.plugin)).map(Identity::from);
     let policy = policy.ok_or_else(|| failed(&"its policy is gone"))?;
+    let started = started(engine, &instance, &grant, &File::from(file)).map_err(|error| failed(&error))?;
+    let (started, memory) = started.map_or((None, Vec::new()), |(started, memory)| (Some(started), memory));
     Ok(Some(Plugin {
         policy,
         file: its.into(),
@@ -301,6 +265,29 @@ fn ready(generation: &Generation, engine: &Engine, grant: Grant) -> Result<Optio
         code,
         is_mapped: AtomicBool::new(false),
         instance,
+        started: Mutex::new(started),
+        memory,
         exports,
     }))
+}
+
+/// A component, started, and its memories, which hold what its file has and nothing else; none when it can't be started without a call.
+fn started(
+    engine: &Engine,
+    instance: &InstancePre<Guest>,
+    grant: &Grant,
+    file: &File,
+) -> std::io::Result<Option<(Started, Vec<Range>)>> {
+    if !grant.no_start {
+        return Ok(None);
+    }
+    let before = range::all()?;
+    let Ok(started) = guest::start(engine, instance, grant) else { return Ok(None) };
+    let memory = range::since(&before)?;
+    for range in &memory {
+        if !range.is_unchanged(file)? {
+            return Ok(None);
+        }
+    }
+    Ok(Some((started, memory)))
 }

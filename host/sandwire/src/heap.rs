@@ -21,13 +21,13 @@ const PAGE: usize = 4096;
 /// Its own. A call needs some 260 KB; what lies idle in its lists can never be more than all of it.
 const ROOM: usize = 512 << 10;
 /// What an ADD of bridge with host-local needs of it, without a memory image and with one.
-const OF_ADD: [usize; 2] = [66 * PAGE, 25 * PAGE];
+const OF_ADD: [usize; 2] = [66 * PAGE, 14 * PAGE];
 /// What other verbs need, DEL until it has its helper made: a page that is there by then is a copy when it is written to.
-const OF_OTHERS: [usize; 2] = [44 * PAGE, 20 * PAGE];
+const OF_OTHERS: [usize; 2] = [44 * PAGE, 13 * PAGE];
 /// What lies between the program's data and the room at most, as the linker places them.
 const DATA: usize = 8 * PAGE;
 /// What they need of the stack, below the frame of `prepare`.
-const STACK: usize = 9 * PAGE;
+const STACK: usize = 7 * PAGE;
 
 /// All blocks begin at, and are, multiples of it.
 const GRAIN: usize = 16;

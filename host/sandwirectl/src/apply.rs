@@ -107,12 +107,14 @@ pub(crate) fn apply(output: &Output) -> Result<Applied> {
         let kept = present.and_then(|(before, generation)| generation.file(before, &grant.compiled));
         let fate = match checked(&policy, plugin).and_then(|(bytes, surface)| {
             warnings.extend(not_granted(&grant, &surface).iter().map(|what| format!("plugin {plugin:?}: {what}")));
-            match kept {
-                Some(compiled) => Ok((compiled, Fate::Kept)),
-                None => Ok((compile::compile(&bytes)?, Fate::Compiled)),
-            }
+            let (compiled, fate) = match kept {
+                Some(compiled) => (compiled, Fate::Kept),
+                None => (compile::compile(&bytes)?, Fate::Compiled),
+            };
+            Ok((compiled, fate, !surface.has_start))
         }) {
-            Ok((compiled, fate)) => {
+            Ok((compiled, fate, no_start)) => {
+                grant.no_start = no_start;
                 content.insert(grant.compiled.clone(), compiled);
                 fate
             }

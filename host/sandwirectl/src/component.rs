@@ -24,6 +24,8 @@ pub(crate) struct Surface {
     pub(crate) exports: Vec<(String, Vec<String>)>,
     /// What its maker called this release of it (custom section "version").
     pub(crate) version: Option<String>,
+    /// Whether code of it runs when it is started, before a function of it is called.
+    pub(crate) has_start: bool,
 }
 
 impl Surface {
@@ -88,12 +90,13 @@ pub(crate) fn surface(bytes: &[u8]) -> Result<Surface> {
     ensure!(bytes.starts_with(b"\0asm"), "no WebAssembly: it does not begin with \"\\0asm\"");
     let types = Validator::new().validate_all(bytes).context("no valid component")?;
     let (mut imports, mut exports, mut version) = (Vec::new(), Vec::new(), None);
-    let mut depth = 0_usize;
+    let (mut depth, mut has_start) = (0_usize, false);
     for payload in Parser::new(0).parse_all(bytes) {
         match payload.context("no valid component")? {
             Payload::Version { encoding: Encoding::Module, .. } if depth == 0 => {
                 bail!("a core module, not a component; sandwire-componentize makes a component of it")
             }
+            Payload::StartSection { .. } | Payload::ComponentStartSection { .. } => has_start = true,
             // Components nest, and so do their sections: only the outermost are its own.
             Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => depth += 1,
             Payload::End(_) => depth = depth.saturating_sub(1),
@@ -117,7 +120,7 @@ pub(crate) fn surface(bytes: &[u8]) -> Result<Surface> {
             _ => {}
         }
     }
-    Ok(Surface { imports, exports, version })
+    Ok(Surface { imports, exports, version, has_start })
 }
 
 fn functions(types: &wasmparser::types::Types, entity: Option<ComponentEntityType>) -> Vec<String> {
@@ -130,4 +133,20 @@ fn functions(types: &wasmparser::types::Types, entity: Option<ComponentEntityTyp
         // "[method]ruleset.commit": what the brackets say the dot says too.
         .map(|(name, _)| name.rsplit(']').next().unwrap_or(name).to_owned())
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_runs_when_it_is_started_is_seen_wherever_it_is() {
+        let module = |start: &str| format!("(core module $m (func $f) (export \"f\" (func $f)) {start})");
+        let component =
+            |inside: String| wat::parse_str(format!("(component {inside} (core instance (instantiate $m)))")).unwrap();
+        assert!(!surface(&component(module(""))).unwrap().has_start);
+        assert!(surface(&component(module("(start $f)"))).unwrap().has_start);
+        let nested = format!("{} (component {} (core instance (instantiate $m)))", module(""), module("(start $f)"));
+        assert!(surface(&component(nested)).unwrap().has_start);
+    }
 }

@@ -179,6 +179,8 @@ impl Checker<'_> {
                 devices: self.patterns(list(&plugin.devices), "device", device_pattern),
                 data_dirs: self.patterns(list(&plugin.data_dirs), "directory", absolute),
                 files: self.files(plugin.files),
+                // Its component says.
+                no_start: false,
                 refused: None,
             },
         }

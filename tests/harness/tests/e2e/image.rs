@@ -71,6 +71,16 @@ fn what_every_call_would_do_alike_is_done_before() {
     // Made executable by mapping it so: nothing was decoded at another place first.
     let executable: Vec<&str> = trace.lines().filter(|line| line.contains("PROT_EXEC")).collect();
     assert!(executable.len() == 2 && executable.iter().all(|line| line.contains("mmap(0x")), "{executable:?}");
+    // Both were started before: their memories, which end with what nobody may touch, are mapped where they were then.
+    let memories: Vec<&str> =
+        trace.lines().filter(|line| line.contains("mmap(") && line.contains("PROT_NONE")).collect();
+    assert!(memories.len() == 2 && memories.iter().all(|line| line.contains("mmap(0x")), "{memories:?}");
+    // Nothing of them runs when they are started: an apply finds that out.
+    for plugin in ["bridge", "host-local", "bagpipe", "dhcp"] {
+        let grant = node.read(format!("/var/lib/sandwire/active/{plugin}.json")).unwrap().unwrap();
+        let grant: serde_json::Value = serde_json::from_slice(&grant).unwrap();
+        assert_eq!(grant["no_start"], true, "{plugin}");
+    }
 }
 
 /// An image that is missing, damaged, of another program or not root's alone, or whose place is taken.
@@ -144,6 +154,12 @@ fn what_the_kernel_refuses_on_the_way() {
         node.cni("bridge", Verb::Del, &pod, "eth0", &bridge()).unwrap().done().unwrap();
         finished
     };
+    // Code and memory of both components, each of their parts.
+    let parts = (7..=20).map(|number| format!("mmap:error=EEXIST:when={number}"));
+    for fault in parts.chain(["mmap:error=ENOMEM:when=10", "mmap:error=ENOMEM:when=20"].map(str::to_owned)) {
+        let finished = add(&fault);
+        assert!(finished.status.success(), "{fault}: {finished:?}");
+    }
     for fault in [
         "openat:error=EIO:when=1",
         "fstat:error=EIO:when=1",
@@ -155,10 +171,8 @@ fn what_the_kernel_refuses_on_the_way() {
         "mmap:error=ENOMEM:when=2",
         "mmap:error=ENOMEM:when=3",
         "mmap:error=ENOMEM:when=4",
-        // The code of the first component, and of the second.
-        "mmap:error=EEXIST:when=7",
-        "mmap:error=EEXIST:when=8",
-        "fcntl:error=EMFILE:when=12",
+        // The number by which the first component's file is known.
+        "fcntl:error=EMFILE:when=11",
     ] {
         let finished = add(fault);
         assert!(finished.status.success(), "{fault}: {finished:?}");
@@ -249,7 +263,7 @@ fn asked_for_by_hand() {
         node.sh("ulimit -v 60000; /opt/cni/bin/sandwire prepare /var/lib/sandwire/active && exit 1; true").unwrap();
     assert!(said.contains("no place of its own"), "{said}");
     // A full disk leaves nothing half written.
-    node.sh("mkdir /mnt/full; mount -t tmpfs -o size=15m,mode=755 tmpfs /mnt/full; cp -a /var/lib/sandwire/active/. /mnt/full/; rm /mnt/full/image; fallocate -l 15m /mnt/full/filler 2>/dev/null || dd if=/dev/zero of=/mnt/full/filler status=none || true").unwrap();
+    node.sh("mkdir /mnt/full; mount -t tmpfs -o size=32m,mode=755 tmpfs /mnt/full; cp -a /var/lib/sandwire/active/. /mnt/full/; rm /mnt/full/image; fallocate -l 32m /mnt/full/filler 2>/dev/null || dd if=/dev/zero of=/mnt/full/filler status=none || true").unwrap();
     let said = node
         .sh("/opt/cni/bin/sandwire prepare /mnt/full && exit 1; ls -a /mnt/full | grep '^image' || true; umount /mnt/full")
         .unwrap();
