@@ -66,7 +66,7 @@ impl Nftables {
     /// other processes were faster 20 times.
     pub fn apply(&mut self, owner: &RuleOwner, label: &str, rules: &[Rule]) -> Outcome<bool> {
         let tables = translate(rules)?;
-        let label = label_of(owner, label);
+        let (whose, label) = labelled(owner, label);
         let forwards = rules.iter().any(|rule| matches!(rule, Rule::Forward { .. }));
         let open: Vec<IpAddr> = rules
             .iter()
@@ -75,7 +75,7 @@ impl Nftables {
                 _ => None,
             })
             .collect();
-        settle(&mut self.wire, Owner::of(owner), Some(&label), &tables, Held::Take)
+        settle(&mut self.wire, whose, Some(&label), &tables, Held::Take)
             // Only now: until the address is this owner's, nobody else's isolation is opened for it.
             .and_then(|settled| forward::reopen(&mut self.wire, &open).map(|()| settled))
             .and_then(|settled| self.after(&settled.gone, forwards).map(|()| settled.taken))
@@ -89,8 +89,8 @@ impl Nftables {
     /// As [`Nftables::apply`].
     pub fn offer(&mut self, owner: &RuleOwner, label: &str, rules: &[Rule]) -> Outcome<()> {
         let tables = translate(rules)?;
-        let label = label_of(owner, label);
-        settle(&mut self.wire, Owner::of(owner), Some(&label), &tables, Held::Leave)
+        let (whose, label) = labelled(owner, label);
+        settle(&mut self.wire, whose, Some(&label), &tables, Held::Leave)
             .and_then(|settled| self.after(&settled.gone, false))
             .map_err(|error| error.context(format!("could not install the firewall rules of {}", name(owner))))
     }
@@ -108,7 +108,8 @@ impl Nftables {
             ifname: String::new(),
         };
         let tables = translate(rules)?;
-        settle::rehearse(&mut self.wire, Owner::of(&nobody), &label_of(&nobody, "check"), &tables)
+        let (whose, label) = labelled(&nobody, "check");
+        settle::rehearse(&mut self.wire, whose, &label, &tables)
     }
 
     /// The wanted rules that are not installed as they should be, as text. Empty is good.
@@ -116,10 +117,10 @@ impl Nftables {
     /// # Errors
     /// As [`Nftables::apply`].
     pub fn verify(&mut self, owner: &RuleOwner, label: &str, rules: &[Rule]) -> Outcome<Vec<String>> {
-        let label = label_of(owner, label);
+        let (whose, label) = labelled(owner, label);
         let mut missing = Vec::new();
         for (table, wanted) in translate(rules)? {
-            verify::verify(&mut self.wire, table, Owner::of(owner), &label, &wanted, &mut missing)?;
+            verify::verify(&mut self.wire, table, whose, &label, &wanted, &mut missing)?;
         }
         if rules.iter().any(|rule| matches!(rule, Rule::Forward { .. })) {
             coexist::verify(&mut self.wire, &mut missing)?;
@@ -295,8 +296,10 @@ fn name(owner: &RuleOwner) -> String {
     format!("{:?} of container {} in network {:?}", owner.ifname, owner.container_id, owner.network)
 }
 
-fn label_of(owner: &RuleOwner, label: &str) -> Label {
-    Label { hash: owner::label_hash(label), comment: owner::comment(owner, label) }
+/// Who it is, and the label as this owner's elements have it.
+fn labelled(owner: &RuleOwner, label: &str) -> (Owner, Label) {
+    let whose = Owner::of(owner);
+    (whose, Label { hash: owner::label_hash(label), comment: owner::comment(&whose, owner, label) })
 }
 
 /// What the rules come to, by table.

@@ -82,8 +82,7 @@ impl Owner {
 }
 
 /// The comment of an element: the owner's hashes, then as much readable text as nft takes.
-pub(super) fn comment(owner: &RuleOwner, label: &str) -> String {
-    let hashes = Owner::of(owner);
+pub(super) fn comment(hashes: &Owner, owner: &RuleOwner, label: &str) -> String {
     let mut comment = format!("{}-{}-{}", hex(&hashes.network), hex(&hashes.attachment), hex(&hashes.plugin));
     let RuleOwner { plugin, network, container_id, ifname } = owner;
     for text in [", ", plugin, "/", label, ", net: ", network, ", if: ", ifname, ", id: ", container_id] {
@@ -120,7 +119,7 @@ mod tests {
 
     #[test]
     fn comment_has_the_owner_and_fits() {
-        let comment = comment(&owner(), "ipmasq");
+        let comment = comment(&Owner::of(&owner()), &owner(), "ipmasq");
         assert_eq!(comment.len(), COMMENT_MAX - 1);
         assert!(comment.contains(", bridge/ipmasq, net: my?net, if: eth0, id: ccc"), "{comment}");
         assert_eq!(Owner::of_comment(&comment), Some(Owner::of(&owner())));
