@@ -9,11 +9,12 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 fn run(input: &Path, output: &Path, order: Option<&Path>) -> Result<()> {
-    let mut module = std::fs::read(input).context("could not be read")?;
-    if let Some(path) = order {
-        let names = std::fs::read_to_string(path).with_context(|| format!("could not read {}", path.display()))?;
-        module = sandwire_componentize::ordered(&module, &names.lines().collect::<Vec<_>>())?;
-    }
+    let module = std::fs::read(input).context("could not be read")?;
+    let names = match order {
+        Some(path) => std::fs::read_to_string(path).with_context(|| format!("could not read {}", path.display()))?,
+        None => String::new(),
+    };
+    let module = sandwire_componentize::ordered(&module, &names.lines().collect::<Vec<_>>())?;
     let component = sandwire_componentize::componentize(&module)?;
     // Beside the target and renamed, so that a build that was interrupted leaves no half component.
     let partial = output.with_extension("wasm.partial");

@@ -14,7 +14,7 @@ use wasmparser::{
 };
 
 /// The same module with the functions of these names before all others, in this order. Names that it does not have are passed over. It
-/// has no names afterwards.
+/// has no names afterwards, nor anything else that tools alone read.
 ///
 /// # Errors
 /// When `module` is no core module.
@@ -66,7 +66,7 @@ impl<'a> Functions<'a> {
             match payload? {
                 Payload::ImportSection(imports) => {
                     for import in imports.into_imports() {
-                        its.imported += u32::from(matches!(import?.ty, TypeRef::Func(_)));
+                        its.imported += u32::from(matches!(import?.ty, TypeRef::Func(_) | TypeRef::FuncExact(_)));
                     }
                 }
                 Payload::FunctionSection(functions) => its.count = usize::try_from(functions.count())?,
@@ -134,10 +134,12 @@ impl Reencode for Order {
     }
 
     fn parse_custom_section(&mut self, to: &mut Module, section: CustomSectionReader<'_>) -> Outcome {
-        match section.as_known() {
-            // Of no use to a node, and a third of the file.
-            KnownCustom::Name(_) => Ok(()),
-            _ => reencode::utils::parse_custom_section(self, to, section),
+        // Others may name functions, or places in their code, by numbers that are wrong now (names, debug information, relocations, hints
+        // for branches), and are of no use to a node.
+        match section.name() {
+            name if name.starts_with("component-type") => reencode::utils::parse_custom_section(self, to, section),
+            "producers" | "target_features" => reencode::utils::parse_custom_section(self, to, section),
+            _ => Ok(()),
         }
     }
 }

@@ -15,7 +15,7 @@ const MODULE: &str = r#"(module
     (func $b (result i64) (i64.const 2))
     (func $c (export "c") (result i64) (call $a (i32.const 1)) (drop (ref.func $c)) (call $b))
     (export "f" (func $imported))
-    (@custom "kept" "as it is")
+    (@custom "component-type:kept" "as it is") (@custom "linking" "by numbers")
     (start $start))"#;
 
 /// What a module has, by numbers.
@@ -84,7 +84,7 @@ fn whatever_names_a_function_follows_it() {
             start: Some(3),
             types: vec![c, b, start, a],
             calls: vec![vec![4, 1, 2], vec![], vec![], vec![0]],
-            custom: vec!["kept".to_owned()],
+            custom: vec!["component-type:kept".to_owned()],
         }
     );
 }
@@ -92,7 +92,7 @@ fn whatever_names_a_function_follows_it() {
 #[test]
 fn without_names_all_stays_as_it_is() {
     let module = wat::parse_str(MODULE).unwrap();
-    let shape_without_names = Shape { custom: vec!["kept".to_owned()], ..shape(&module) };
+    let shape_without_names = Shape { custom: vec!["component-type:kept".to_owned()], ..shape(&module) };
     assert_eq!(shape(&ordered(&module, &[]).unwrap()), shape_without_names);
     // Its names are gone.
     let once = ordered(&module, &["b"]).unwrap();

@@ -54,17 +54,14 @@ impl Memory {
             return 0;
         }
         let (list, whole) = list(layout.size());
-        if layout.align() > GRAIN {
-            return self.cut(whole, layout.align(), grow);
-        }
         match self.freed.get_mut(list) {
-            Some(head) if *head != 0 => {
+            Some(head) if *head != 0 && head.is_multiple_of(layout.align()) => {
                 let block = *head;
                 // SAFETY: only `give` puts blocks there, and wrote this.
                 *head = unsafe { std::ptr::with_exposed_provenance::<usize>(block).read() };
                 block
             }
-            _ => self.cut(whole, GRAIN, grow),
+            _ => self.cut(whole, layout.align().max(GRAIN), grow),
         }
     }
 
@@ -146,7 +143,11 @@ mod global {
     fn grow(bytes: usize) -> Option<(usize, usize)> {
         let pages = bytes.div_ceil(PAGE);
         let before = memory_grow::<0>(pages);
-        (before != usize::MAX).then(|| (before * PAGE, (before + pages) * PAGE))
+        if before == usize::MAX {
+            return None;
+        }
+        // The last page of 4 GiB would end at 0.
+        Some((before * PAGE, (before + pages).checked_mul(PAGE)?))
     }
 
     // SAFETY: blocks are as large and aligned as asked for (`Memory`), and only one operation is in it at a time: there is one thread,

@@ -187,15 +187,37 @@ fn store(engine: &Engine, guest: Guest) -> Store<Guest> {
     store
 }
 
+/// What a component may have that is started for the image, far more than any of ours: its tables and functions are in the image, which
+/// is as large as all of them, and has an end.
+const OF_IMAGE: usize = 16;
+const TABLE_ELEMENTS_OF_IMAGE: usize = 10_000;
+const CODE_OF_IMAGE: usize = 4 << 20;
+
 /// Starts a component for a call that is still to come. Only for one of which no code runs then (`Grant::no_start`): what wasmtime
 /// itself compiles for it fills its tables.
 ///
 /// # Errors
-/// When it can't be started.
+/// When it can't be started, or is too large for that.
 pub(crate) fn start(engine: &Engine, instance: &InstancePre<Guest>, grant: &Grant) -> wasmtime::Result<Started> {
-    let mut store = store(engine, guest(grant.clone()));
+    let code = instance.component().image_range();
+    if code.end.addr() - code.start.addr() > CODE_OF_IMAGE {
+        return Err(wasmtime::format_err!("more code than {CODE_OF_IMAGE} bytes"));
+    }
+    let mut its = guest(grant.clone());
+    let small = StoreLimitsBuilder::new()
+        .memory_size(grant.limits.memory_bytes)
+        .table_elements(TABLE_ELEMENTS_OF_IMAGE)
+        .instances(OF_IMAGE)
+        .memories(OF_IMAGE)
+        .tables(OF_IMAGE)
+        .build();
+    let limits = std::mem::replace(&mut its.limits.each, small);
+    let mut store = store(engine, its);
     store.set_epoch_deadline(1);
     let started = instance.instantiate(&mut store)?;
+    store.data_mut().limits.each = limits;
+    // wasmtime asks for the numbers once.
+    store.limiter(|guest| &mut guest.limits);
     Ok((store, started))
 }
 

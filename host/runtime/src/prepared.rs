@@ -1,4 +1,4 @@
-//! Plugins that are mapped and linked before a call begins.
+//! Plugins that are mapped, linked and started before a call begins.
 //!
 //! `sandwirectl apply` lets one process make every plugin of a generation ready and write its memory to a file, and calls begin with
 //! that memory (`image` in the CNI binary). This is what the memory is kept for. What belongs to a process and not to its memory
@@ -11,7 +11,9 @@
 
 mod range;
 
+use crate::confine::{self, Allowed};
 use crate::guest::{self, Guest, Started};
+use crate::privilege;
 use crate::store::Generation;
 use crate::{engine, imports};
 use nix::errno::Errno;
@@ -189,7 +191,7 @@ impl Plugin {
             && self.code.iter().all(|range| range.map(&file))
             && fcntl(&file, FcntlArg::F_DUPFD_CLOEXEC(self.number)) == Ok(self.number);
         if is_mapped && !self.memory.iter().all(|range| range.map(&file)) {
-            // It can still be started elsewhere. Its memory is nobody's to unmap.
+            // It can still be started elsewhere. What of its memory was mapped stays, nobody's.
             std::mem::forget(self.started());
         }
         self.is_mapped.store(is_mapped, Ordering::Relaxed);
@@ -201,7 +203,8 @@ fn failed(what: &str, why: impl std::fmt::Display) -> Error {
     Error { code: code::IO, msg: format!("could not prepare the plugins: {what}"), details: why.to_string() }
 }
 
-/// Makes all plugins of a generation ready that can run.
+/// Makes all plugins of a generation ready that can run. Afterwards this process can write nothing but that directory, and has no
+/// capability any more.
 ///
 /// # Errors
 /// Those of `Generation`; code `IO` when the process has no more room for open files.
@@ -215,6 +218,11 @@ pub fn prepare(directory: &Path) -> Result<(), Error> {
             break;
         }
     }
+    // Compiled from what plugins say is what fills their tables: it runs behind the same walls as in a call.
+    let allowed = Allowed { writable: vec![directory.to_owned()], ..Allowed::default() };
+    confine::files(&allowed)?;
+    privilege::drop_to(false, &[])?;
+    confine::calls(&allowed)?;
     let mut plugins = Vec::new();
     for name in generation.plugins().map_err(|error| failed("list", error))? {
         // One that is refused, or can't be linked, says why when it is called.

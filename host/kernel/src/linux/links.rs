@@ -13,6 +13,7 @@ use nix::errno::Errno;
 use rtnetlink::{LinkMessageBuilder, LinkUnspec};
 use std::collections::HashSet;
 use std::os::fd::RawFd;
+use std::time::{Duration, Instant};
 
 /// `struct ifinfomsg` (linux/rtnetlink.h).
 pub(super) const IFINFOMSG: usize = 16;
@@ -111,12 +112,25 @@ fn unseen(netns: Netns, refusal: Refusal, what: std::fmt::Arguments<'_>) -> Kern
     }
 }
 
+/// What the kernel said of a link.
+#[derive(Debug)]
+pub(super) struct Seen {
+    pub(super) netns: Netns,
+    pub(super) name: String,
+    pub(super) received: Received,
+    pub(super) at: Instant,
+}
+
+/// For how long it is as good as a new answer: less than another program that this call starts or waits for needs to change it.
+const FRESH: Duration = Duration::from_millis(1);
+
 /// What a link's IPv6 is set to, by its number in `IFLA_INET6_CONF`; `None` when the kernel does not tell.
 pub(super) fn ipv6_setting(kernel: &mut LinuxKernel, netns: Netns, name: &str, number: usize) -> Outcome<Option<i32>> {
     const IFLA_INET6_CONF: u16 = 2;
-    let received = match kernel.seen.take_if(|(where_, link, _)| *where_ == netns && link == name) {
-        // The kernel says it with the link: asking again for the same name would be answered with the same.
-        Some((.., received)) => received,
+    let is_it = |seen: &mut Seen| seen.netns == netns && seen.name == name && seen.at.elapsed() < FRESH;
+    let received = match kernel.seen.take_if(is_it) {
+        // The kernel says it with the link.
+        Some(seen) => seen.received,
         None => seen_by_name(kernel.namespace(netns)?, name)?.1,
     };
     let families = Attributes::after(&received.payload, IFINFOMSG).nested(IFLA_AF_SPEC);

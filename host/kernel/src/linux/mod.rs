@@ -27,15 +27,15 @@ pub use netns::{OwnNetns, open_netns, open_own, same_netns};
 pub use nftables::Nftables;
 
 use crate::*;
+use links::Seen;
 use netns::Namespace;
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
 use nix::unistd::Pid;
-use socket::Received;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What is opened in the container's namespace beside the route socket.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -69,8 +69,8 @@ pub struct LinuxKernel {
     rules_deleted: bool,
     /// What the kernel has just said of a link that was made, until anything else is asked of it.
     announced: Option<LinkInfo>,
-    /// What the kernel said of the link that was looked up by its name last, if nothing was asked for since.
-    seen: Option<(Netns, String, Received)>,
+    /// What the kernel said of the link that was looked up by its name last, and when, if nothing was asked for since.
+    seen: Option<Seen>,
 }
 
 impl LinuxKernel {
@@ -243,7 +243,7 @@ impl Kernel for LinuxKernel {
 
     fn link_by_name(&mut self, netns: Netns, name: &str) -> Outcome<LinkInfo> {
         let (info, received) = links::seen_by_name(self.namespace(netns)?, name)?;
-        self.seen = Some((netns, name.to_owned(), received));
+        self.seen = Some(Seen { netns, name: name.to_owned(), received, at: Instant::now() });
         Ok(info)
     }
 

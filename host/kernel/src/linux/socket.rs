@@ -196,25 +196,8 @@ impl Socket {
     /// datagram to make and to fetch.
     pub(crate) fn get(&mut self, message: RouteNetlinkMessage) -> Result<Received, Refusal> {
         self.sequence = self.sequence.wrapping_add(1);
-        self.ask(&serialize(message, NLM_F_REQUEST, self.sequence))
-    }
-
-    /// The same with a message that the library has no type for.
-    pub(crate) fn get_raw(&mut self, kind: u16, payload: &[u8]) -> Result<Received, Refusal> {
-        self.sequence = self.sequence.wrapping_add(1);
-        let length = (HEADER_BYTES + payload.len()) as u32;
-        // struct nlmsghdr (linux/netlink.h): length, kind, flags, sequence, port
-        let mut bytes = length.to_ne_bytes().to_vec();
-        bytes.extend(kind.to_ne_bytes().into_iter().chain(NLM_F_REQUEST.to_ne_bytes()));
-        bytes.extend(self.sequence.to_ne_bytes().into_iter().chain([0; 4]));
-        bytes.extend_from_slice(payload);
-        self.ask(&bytes)
-    }
-
-    /// Sends one message with the last sequence number and receives its answer.
-    fn ask(&mut self, message: &[u8]) -> Result<Received, Refusal> {
         let sequence = self.sequence;
-        self.send(message)?;
+        self.send(&serialize(message, NLM_F_REQUEST, sequence))?;
         let mut answer = None;
         while answer.is_none() {
             self.receive(|header, payload| {

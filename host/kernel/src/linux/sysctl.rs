@@ -1,8 +1,6 @@
 //! Keys below /proc/sys/net of either namespace.
 
-use super::attributes::Attributes;
-use super::netns::Namespace;
-use super::socket::{Refusal, describe, error_of, i32_at};
+use super::socket::{Refusal, describe, error_of};
 use super::{LinuxKernel, links};
 use crate::{KernelError, Netns, Outcome};
 use netlink_packet_core::DefaultNla;
@@ -105,11 +103,6 @@ pub(super) fn read(kernel: &mut LinuxKernel, netns: Netns, key: &str) -> Outcome
     {
         return Ok(value.to_string());
     }
-    if let Some(family) = forwarding(key)
-        && let Some(value) = told_forwarding(kernel.namespace(netns)?, family)
-    {
-        return Ok(value.to_string());
-    }
     let file = kernel.namespace(netns)?.sysctl.open(netns, key, OFlag::O_RDONLY)?;
     let mut bytes = Vec::new();
     file.take(VALUE_BYTES)
@@ -155,34 +148,6 @@ fn told_of_links(key: &str) -> Option<(&str, usize)> {
         (interface, "disable_ipv6") => Some((interface, 26)),
         _ => None,
     }
-}
-
-/// Whose forwarding this is, of all interfaces: every ADD of a gateway reads it.
-fn forwarding(key: &str) -> Option<u8> {
-    match key {
-        "ipv4/ip_forward" | "ipv4/conf/all/forwarding" => Some(libc::AF_INET as u8),
-        "ipv6/conf/all/forwarding" => Some(libc::AF_INET6 as u8),
-        _ => None,
-    }
-}
-
-/// What these files say, in a third of the time (`inet_netconf_get_devconf`, `inet6_netconf_get_devconf`); `None` when the kernel does
-/// not tell.
-fn told_forwarding(namespace: &mut Namespace, family: u8) -> Option<i32> {
-    // linux/rtnetlink.h, linux/netconf.h
-    const RTM_NEWNETCONF: u16 = 80;
-    const RTM_GETNETCONF: u16 = 82;
-    const NETCONFA_IFINDEX: u16 = 1;
-    const NETCONFA_FORWARDING: u16 = 2;
-    const NETCONFA_IFINDEX_ALL: i32 = -1;
-    /// struct netconfmsg, a family, with its padding.
-    const NETCONFMSG: usize = 4;
-    let mut payload = vec![family, 0, 0, 0];
-    payload.extend(8_u16.to_ne_bytes().into_iter().chain(NETCONFA_IFINDEX.to_ne_bytes()));
-    payload.extend(NETCONFA_IFINDEX_ALL.to_ne_bytes());
-    let received = namespace.route.get_raw(RTM_GETNETCONF, &payload).ok()?;
-    let told = Attributes::after(&received.payload, NETCONFMSG);
-    (received.kind == RTM_NEWNETCONF).then(|| i32_at(told.get(NETCONFA_FORWARDING)?, 0))?
 }
 
 /// The interface whose `arp_notify` this is, and what it is to be.
@@ -246,7 +211,6 @@ mod tests {
         ] {
             assert_eq!(told_of_links(key), None, "{key}");
         }
-        assert_eq!(forwarding("ipv4/conf/eth0/forwarding"), None);
         for key in ["ipv4/ip_forward", "ipv6/conf/eth0.10/accept_dad"] {
             assert_eq!(check(key), Ok(()), "{key}");
         }

@@ -1,9 +1,9 @@
 //! The memory image: what every call would do alike is done once, by `sandwirectl apply`, and kept as memory.
 //!
-//! Before its plugin runs a call relocates its own tables, sets up the engine, decodes the tables of two compiled components and links
-//! them: 400 us of an ADD, with the same outcome for as long as program, components and policy are the same. So `sandwire prepare
+//! Before its plugin runs a call relocates its own tables, sets up the engine, decodes the tables of two compiled components, links and
+//! starts them: 500 us of an ADD, with the same outcome for as long as program, components and policy are the same. So `sandwire prepare
 //! DIRECTORY` does it once ([`writer`]), with all plugins of a generation, and writes its data and heap to `DIRECTORY/image`. A call
-//! maps that file before it does anything else ([`loader`]) and goes on where the writer stopped: what it needs of the 3 MB is
+//! maps that file before it does anything else ([`loader`]) and goes on where the writer stopped: what it needs of it is
 //! mapped, the rest never read.
 //!
 //! A memory has addresses in it, so all calls of one generation have program, data and heap at the same place, drawn at random when
