@@ -244,6 +244,64 @@ fn it_is_made_with_each_generation() {
     assert!(node.read(IMAGE).unwrap().is_none());
 }
 
+/// What is compiled of components fills tables when they are started for it: by then who writes it has nothing left that a call has not.
+#[test]
+fn who_writes_it_is_confined_like_a_call() {
+    let node = Node::installed().unwrap();
+    node.sh("strace -o /mnt/trace /opt/cni/bin/sandwire prepare /var/lib/sandwire/active").unwrap();
+    let trace = String::from_utf8(node.read("/mnt/trace").unwrap().unwrap()).unwrap();
+    let first = |what: &str| trace.find(what).unwrap_or_else(|| panic!("no {what}: {trace}"));
+    for wall in
+        ["landlock_restrict_self(", "effective=0, permitted=0", "PR_SET_NO_NEW_PRIVS", "SECCOMP_SET_MODE_FILTER"]
+    {
+        assert!(first(wall) < first(".cwasm\""), "{wall}: {trace}");
+    }
+    assert!(is_used(&node));
+}
+
+/// A component that would be large there is not started for it, and takes nothing from the others.
+#[test]
+fn what_would_be_large_in_it_is_not_started() {
+    let node = Node::installed().unwrap();
+    let size = |node: &Node| node.read(IMAGE).unwrap().unwrap().len();
+    let (before, number) = (size(&node), used(&node).unwrap().1);
+    let plugin = |module: &str, times: usize| {
+        let instances = "(core instance (instantiate $m))".repeat(times);
+        let text = format!(
+            r#"(component
+               (core module $code (func (export "f")))
+               (core instance $code (instantiate $code))
+               (func $f (canon lift (core func $code "f")))
+               (component $attach (import "f" (func $f)) (export "add" (func $f)) (export "del" (func $f)))
+               (instance $attach (instantiate $attach (with "f" (func $f))))
+               (export "sandwire:cni/attach@0.1.0" (instance $attach))
+               (core module $m {module}) {instances})"#
+        );
+        wat::parse_str(text).unwrap()
+    };
+    // Tables of 56 MB, one of 8 MB, more than there is room for in the image, functions in instances.
+    let functions = format!("(table 5000 funcref) (elem declare func $f) (func $f) {}", "(func)".repeat(5000));
+    let policy = String::from_utf8(node.read("/etc/sandwire/policy.toml").unwrap().unwrap()).unwrap();
+    for (module, times) in [
+        ("(table 100000 funcref)", 70),
+        ("(table 1000000 funcref)", 1),
+        ("(table 100000 funcref)", 99),
+        (functions.as_str(), 90),
+    ] {
+        node.write("/usr/lib/sandwire/plugins/large.wasm", plugin(module, times)).unwrap();
+        let digest = node.sh("sha256sum < /usr/lib/sandwire/plugins/large.wasm").unwrap();
+        let digest = digest.split(' ').next().unwrap();
+        node.write(
+            "/etc/sandwire/policy.toml",
+            format!("{policy}\n[plugins.large]\ncomponent = \"sha256:{digest}\"\nimports = []\n"),
+        )
+        .unwrap();
+        let told = sandwirectl(&node, &["apply"]);
+        assert_eq!(used(&node), Some((number + 1, number + 1)), "{told}");
+        assert!(size(&node) < before + (1 << 20), "{} bytes: {told}", size(&node));
+    }
+}
+
 /// Who asks the program for one gets it for a directory that is a generation of root's, or is told why not.
 #[test]
 fn asked_for_by_hand() {
