@@ -24,15 +24,16 @@ pub struct Surface {
     pub exports: Vec<String>,
 }
 
-/// Makes a component of `module`. The same bytes always give the same component.
+/// Makes a component of `module`, in which the functions of the names `first` stand before all others. The same bytes always give the
+/// same component.
 ///
 /// # Errors
 /// When `module` is no core module with WIT inside, when the result does not validate, when it does not export
 /// `attach`, and when it imports anything but `sandwire:cni`: code that reaches for WASI (a clock, random numbers,
 /// `std::env`) is found when it is built, not on a node.
-pub fn componentize(module: &[u8]) -> Result<Vec<u8>> {
+pub fn componentize(module: &[u8], first: &[&str]) -> Result<Vec<u8>> {
     let component = ComponentEncoder::default()
-        .module(module)
+        .module(&ordered(module, first)?)
         .context("no core module with WIT inside (is sandwire_plugin::export! missing?)")?
         .validate(true)
         .encode()

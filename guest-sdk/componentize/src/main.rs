@@ -14,8 +14,7 @@ fn run(input: &Path, output: &Path, order: Option<&Path>) -> Result<()> {
         Some(path) => std::fs::read_to_string(path).with_context(|| format!("could not read {}", path.display()))?,
         None => String::new(),
     };
-    let module = sandwire_componentize::ordered(&module, &names.lines().collect::<Vec<_>>())?;
-    let component = sandwire_componentize::componentize(&module)?;
+    let component = sandwire_componentize::componentize(&module, &names.lines().collect::<Vec<_>>())?;
     // Beside the target and renamed, so that a build that was interrupted leaves no half component.
     let partial = output.with_extension("wasm.partial");
     std::fs::write(&partial, &component).with_context(|| format!("could not write {}", partial.display()))?;

@@ -26,14 +26,14 @@ fn module(world: &str) -> Vec<u8> {
 }
 
 fn refusal(module: &[u8]) -> String {
-    format!("{:#}", componentize(module).unwrap_err())
+    format!("{:#}", componentize(module, &[]).unwrap_err())
 }
 
 #[test]
 fn a_plugin_becomes_a_component_and_always_the_same() {
     let module = module("import sandwire:cni/log@0.1.0; export sandwire:cni/attach@0.1.0;");
-    let component = componentize(&module).unwrap();
-    assert_eq!(component, componentize(&module).unwrap());
+    let component = componentize(&module, &[]).unwrap();
+    assert_eq!(component, componentize(&module, &[]).unwrap());
     let surface = surface(&component).unwrap();
     assert_eq!(surface.imports, ["sandwire:cni/log@0.1.0"]);
     assert_eq!(surface.exports, ["sandwire:cni/attach@0.1.0"]);

@@ -29,7 +29,7 @@ fn component(package: &str) -> Vec<u8> {
     assert!(built.success(), "{package} does not build for wasm32-unknown-unknown");
     let module: PathBuf =
         target.join("wasm32-unknown-unknown/plugin").join(format!("{}.wasm", package.replace('-', "_")));
-    componentize(&std::fs::read(module).unwrap()).unwrap()
+    componentize(&std::fs::read(module).unwrap(), &[]).unwrap()
 }
 
 fn names(list: &[&str]) -> Vec<String> {

@@ -37,7 +37,7 @@ fn build() -> Result<BTreeMap<String, Vec<u8>>> {
     let modules = compile("wasm32-unknown-unknown", &plain)?;
     for name in plain {
         let module = read(&modules, &name)?;
-        built.insert(name.clone(), sandwire_componentize::componentize(&module).with_context(|| name.clone())?);
+        built.insert(name.clone(), sandwire_componentize::componentize(&module, &[]).with_context(|| name.clone())?);
     }
     // This target's linker makes components itself.
     let components = compile("wasm32-wasip2", &wasi)?;
