@@ -8,27 +8,18 @@
 
 #![allow(unsafe_code)]
 
+use sandwire_blocks::{GRAIN, lists};
 use std::alloc::Layout;
 
-/// All blocks begin at, and are, multiples of it.
-const GRAIN: usize = 16;
 /// Up to here there is a list for each multiple of GRAIN, then four for each doubling.
 const FINE: usize = 512;
 /// The largest block: all that a 32-bit memory can have.
 const LARGEST: usize = 1 << 31;
-const LISTS: usize = FINE / GRAIN + 4 * (LARGEST / FINE).ilog2() as usize;
+const LISTS: usize = lists(FINE, LARGEST);
 
-/// The number of a size's list, and the size of the blocks in it.
+#[inline(always)]
 fn list(size: usize) -> (usize, usize) {
-    if size <= FINE {
-        let grains = size.div_ceil(GRAIN).max(1);
-        return (grains - 1, grains * GRAIN);
-    }
-    let power = (size - 1).ilog2();
-    let step = 1_usize << (power - 2);
-    let whole = size.next_multiple_of(step);
-    let doublings = (power - FINE.ilog2()) as usize;
-    (FINE / GRAIN + 4 * doublings + (whole - (1 << power)) / step - 1, whole)
+    sandwire_blocks::list::<FINE>(size)
 }
 
 /// What is free. Addresses are numbers here: 0 is none.

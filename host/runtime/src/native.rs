@@ -86,9 +86,11 @@ fn is_this_program(file: &Path, meta: &std::fs::Metadata) -> bool {
     const SELF: &str = "/proc/self/exe";
     type Identity = (u64, u64, u64);
     static OWN: OnceLock<Option<Identity>> = OnceLock::new();
+    static CALLED: OnceLock<Option<Identity>> = OnceLock::new();
     let identity = |meta: &std::fs::Metadata| -> Identity { (meta.dev(), meta.ino(), meta.len()) };
     // What calling it again by the same path would execute: told in a fifth of the time.
-    if called_as().and_then(|path| std::fs::metadata(path).ok()).is_some_and(|own| identity(&own) == identity(meta)) {
+    let called = CALLED.get_or_init(|| std::fs::metadata(called_as()?).ok().map(|own| identity(&own)));
+    if *called == Some(identity(meta)) {
         return true;
     }
     let Some(own) = *OWN.get_or_init(|| std::fs::metadata(SELF).ok().map(|own| identity(&own))) else { return false };

@@ -10,6 +10,7 @@
 
 use dlmalloc::GlobalDlmalloc;
 use libc::{MADV_POPULATE_WRITE, madvise};
+use sandwire_blocks::{GRAIN, lists};
 use sandwire_cni::Command;
 use sandwire_runtime::prepared;
 use std::alloc::{GlobalAlloc, Layout};
@@ -29,28 +30,17 @@ const DATA: usize = 8 * PAGE;
 /// What they need of the stack, below the frame of `prepare`.
 const STACK: usize = 7 * PAGE;
 
-/// All blocks begin at, and are, multiples of it.
-const GRAIN: usize = 16;
 /// Up to here there is a list for each multiple of GRAIN, then four for each doubling.
 const FINE: usize = 1024;
 /// The largest block.
 const LARGEST: usize = 32 << 10;
 /// How many times as large as what is asked for a free block may be that is cut for it.
 const LARGER: usize = 4;
-const LISTS: usize = FINE / GRAIN + 4 * (LARGEST / FINE).ilog2() as usize;
+const LISTS: usize = lists(FINE, LARGEST);
 
-/// The number of a size's list, and the size of the blocks in it.
 #[inline(always)]
 fn list(size: usize) -> (usize, usize) {
-    if size <= FINE {
-        let grains = size.div_ceil(GRAIN).max(1);
-        return (grains - 1, grains * GRAIN);
-    }
-    let power = (size - 1).ilog2();
-    let step = 1_usize << (power - 2);
-    let whole = size.next_multiple_of(step);
-    let doublings = (power - FINE.ilog2()) as usize;
-    (FINE / GRAIN + 4 * doublings + (whole - (1 << power)) / step - 1, whole)
+    sandwire_blocks::list::<FINE>(size)
 }
 
 /// The size of the blocks in a list.
