@@ -16,8 +16,8 @@ pub const fn lists(fine: usize, largest: usize) -> usize {
 #[inline(always)]
 pub fn list<const FINE: usize>(size: usize) -> (usize, usize) {
     if size <= FINE {
-        let grains = size.div_ceil(GRAIN).max(1);
-        return (grains - 1, grains * GRAIN);
+        let list = size.saturating_sub(1) / GRAIN;
+        return (list, (list + 1) * GRAIN);
     }
     let power = (size - 1).ilog2();
     let step = 1_usize << (power - 2);

@@ -17,8 +17,7 @@ pub(crate) fn name(attachment: &Attachment, attempt: u32) -> String {
     }
     hash.update(attempt.to_be_bytes());
     let digest = hash.finalize();
-    let head: String = digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
-    format!("veth{head}")
+    format!("veth{}", hex::encode(digest.first_chunk::<4>().unwrap_or(&[0; 4])))
 }
 
 /// Whether it is one of them.
@@ -32,8 +31,8 @@ pub(crate) fn is_ifb_of(attachment: &Attachment, info: &LinkInfo) -> bool {
     if info.kind != "ifb" {
         return false;
     }
-    let Some(hex) = info.name.strip_prefix("bwp") else { return false };
+    let Some(digits) = info.name.strip_prefix("bwp") else { return false };
     let hash = Sha512::new().chain_update(&attachment.network).chain_update(&attachment.container_id).finalize();
-    let head: String = hash.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
-    !attachment.container_id.is_empty() && hex == head
+    let head = hex::encode(hash.first_chunk::<6>().unwrap_or(&[0; 6]));
+    !attachment.container_id.is_empty() && digits == head
 }

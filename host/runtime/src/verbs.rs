@@ -21,6 +21,7 @@ use sandwire_kernel::linux::{LinuxKernel, Needs, OwnNetns, open_netns, open_own,
 use sandwire_kernel::{Kernel, KernelError, Netns};
 use sandwire_policy::{Grant, Limits, entry, paths};
 use sandwire_state::journal::{self, Attachment, Entry, Journal};
+use serde::Serialize;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -291,12 +292,10 @@ fn add(mut session: Box<Session>, grant: Grant, config: &NetworkConfig, stdout: 
         if let Some(signal) = session.deadline.reason() {
             return Err(Error { code: code::DEADLINE, msg: format!("sandwire {signal}"), details: String::new() });
         }
-        let facts = serde_json::json!({
-            "netns": session.subject.sandbox,
-            "result": serde_json::to_value(&result).unwrap_or_default(),
-        });
+        let netns = session.subject.sandbox.clone();
         if let Some(journal) = session.journal() {
-            journal.commit(&facts).map_err(|e| Error::internal(format!("the journal could not be written: {e}")))?;
+            let facts = Facts { netns: &netns, result: &result };
+            journal.commit(Some(&facts)).map_err(|e| Error::internal(format!("the journal could not be written: {e}")))?;
         }
         // Only now: who has a result has an attachment, also when the process is killed here. Whom none reaches takes the
         // attachment for failed.
@@ -321,6 +320,13 @@ fn add(mut session: Box<Session>, grant: Grant, config: &NetworkConfig, stdout: 
     session.end();
     // Who reads no more must not keep the next call for this attachment, a DEL, waiting.
     late.map_or(Ok(()), |text| answer::deliver(stdout, &text, || false).map_err(undelivered))
+}
+
+/// What the journal keeps of an ADD.
+#[derive(Serialize)]
+struct Facts<'a> {
+    netns: &'a str,
+    result: &'a CniResult,
 }
 
 fn undelivered(errno: Errno) -> Error {

@@ -70,7 +70,8 @@ struct Lists {
     rest: *mut u8,
     end: *mut u8,
     free: [*mut Free; LISTS],
-    /// Which lists have blocks, the first in the lowest bit.
+    /// Which lists may have blocks, the first in the lowest bit: set when a list gets its first, taken away by who looks for one there
+    /// and finds none. A list that is emptied and filled in turns, as most are, so costs nothing here.
     filled: u128,
 }
 
@@ -81,23 +82,34 @@ impl Lists {
         Self { rest: room, end: room.wrapping_add(length), free: [null_mut(); LISTS], filled: 0 }
     }
 
-    /// A block of this size at least; none when the room has no place for it.
-    fn take(&mut self, size: usize) -> Option<*mut u8> {
+    /// A block of this size at least; null when the room has no place for it.
+    #[inline(always)]
+    fn take(&mut self, size: usize) -> *mut u8 {
         let (list, whole) = list(size);
-        if let Some(block) = self.first_of(list).or_else(|| self.part(list, whole)) {
-            return Some(block);
+        match self.first_of(list) {
+            block if block.is_null() => self.make(list, whole),
+            block => block,
         }
-        (whole <= self.left()).then(|| {
-            let block = self.rest;
-            self.rest = block.wrapping_add(whole);
-            block
-        })
+    }
+
+    /// One of which no list has any.
+    #[inline(never)]
+    fn make(&mut self, list: usize, whole: usize) -> *mut u8 {
+        if let Some(block) = self.part(list, whole) {
+            return block;
+        }
+        if whole > self.left() {
+            return null_mut();
+        }
+        let block = self.rest;
+        self.rest = block.wrapping_add(whole);
+        block
     }
 
     /// A block of any size and alignment; null when the room has no place for it. What is not small is never taken back.
     fn cut(&mut self, layout: Layout) -> *mut u8 {
         if Heap::is_small(layout) {
-            return self.take(layout.size()).unwrap_or(null_mut());
+            return self.take(layout.size());
         }
         let before = self.rest.align_offset(layout.align().max(GRAIN));
         let whole = layout.size().next_multiple_of(GRAIN);
@@ -111,25 +123,31 @@ impl Lists {
         }
     }
 
-    fn first_of(&mut self, list: usize) -> Option<*mut u8> {
-        let head = self.free.get_mut(list).filter(|head| !head.is_null())?;
+    /// The block that was given to this list last; null when there is none.
+    #[inline(always)]
+    fn first_of(&mut self, list: usize) -> *mut u8 {
+        let Some(head) = self.free.get_mut(list) else { return null_mut() };
         let block = *head;
-        // SAFETY: only `give` puts blocks there, and it wrote what is next.
-        *head = unsafe { (*block).next };
-        if head.is_null() {
-            self.filled &= !(1 << list);
+        if !block.is_null() {
+            // SAFETY: only `give` puts blocks there, and it wrote what is next.
+            *head = unsafe { (*block).next };
         }
-        Some(block.cast())
+        block.cast()
     }
 
     /// A block that is cut off a larger one: what was given back serves before a page that nobody has touched yet.
     fn part(&mut self, list: usize, whole: usize) -> Option<*mut u8> {
-        let larger = self.filled.checked_shr(list as u32 + 1).filter(|larger| *larger != 0)?;
-        let number = list + 1 + larger.trailing_zeros() as usize;
-        if size_of_list(number) > LARGER * whole {
-            return None;
-        }
-        let block = self.first_of(number)?;
+        let (number, block) = loop {
+            let larger = self.filled.checked_shr(list as u32 + 1).filter(|larger| *larger != 0)?;
+            let number = list + 1 + larger.trailing_zeros() as usize;
+            if size_of_list(number) > LARGER * whole {
+                return None;
+            }
+            match self.first_of(number) {
+                block if block.is_null() => self.filled &= !(1 << number),
+                block => break (number, block),
+            }
+        };
         let (mut at, mut left) = (block.wrapping_add(whole), size_of_list(number) - whole);
         while left > 0 {
             let size = largest_within(left);
@@ -144,14 +162,17 @@ impl Lists {
     ///
     /// # Safety
     /// `block` must be of `take` for this size, and no longer in use.
+    #[inline(always)]
     unsafe fn give(&mut self, block: *mut u8, size: usize) {
         let (list, _) = list(size);
         let block: *mut Free = block.cast();
         if let Some(head) = self.free.get_mut(list) {
+            let next = std::mem::replace(head, block);
             // SAFETY: the block is not in use, and large and aligned enough for a pointer.
-            unsafe { block.write(Free { next: *head }) };
-            *head = block;
-            self.filled |= 1 << list;
+            unsafe { block.write(Free { next }) };
+            if next.is_null() {
+                self.filled |= 1 << list;
+            }
         }
     }
 
@@ -208,12 +229,13 @@ impl Heap {
     #[inline(always)]
     fn is_owner() -> bool {
         let mark = MARK.try_with(|mark| (&raw const *mark).cast_mut()).unwrap_or(null_mut());
-        let owner = OWNER.load(Ordering::Relaxed);
-        if owner.is_null() {
-            // Nobody but the first thread can be here before it was.
-            OWNER.store(mark, Ordering::Relaxed);
-        }
-        owner == mark || owner.is_null()
+        OWNER.load(Ordering::Relaxed) == mark || Self::is_first(mark)
+    }
+
+    #[cold]
+    fn is_first(mark: *mut u8) -> bool {
+        // Nobody but the first thread can be here before it was.
+        OWNER.compare_exchange(null_mut(), mark, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
     /// The lists.
@@ -226,6 +248,7 @@ impl Heap {
         unsafe { &mut *THE_LISTS.0.get() }
     }
 
+    #[inline(always)]
     fn is_in_room(block: *mut u8) -> bool {
         block.addr().wrapping_sub(THE_ROOM.0.get().addr()) < ROOM
     }
@@ -234,6 +257,8 @@ impl Heap {
     ///
     /// # Safety
     /// As `GlobalAlloc::alloc`.
+    #[cold]
+    #[inline(never)]
     unsafe fn other(layout: Layout) -> *mut u8 {
         if ARENA.is_filled.load(Ordering::Relaxed) {
             // SAFETY: only the first thread keeps objects.
@@ -243,6 +268,24 @@ impl Heap {
         unsafe { GlobalDlmalloc.alloc(layout) }
     }
 
+    /// Takes back a block that is not of the room.
+    ///
+    /// # Safety
+    /// As `GlobalAlloc::dealloc`.
+    #[cold]
+    #[inline(never)]
+    unsafe fn give_other(block: *mut u8, layout: Layout) {
+        if !ARENA.has(block) {
+            // SAFETY: then dlmalloc made it.
+            return unsafe { GlobalDlmalloc.dealloc(block, layout) };
+        }
+        if ARENA.is_filled.load(Ordering::Relaxed) && Self::is_small(layout) {
+            // SAFETY: only the first thread keeps objects; `cut` took it from there, for this layout.
+            unsafe { (*ARENA.lists.0.get()).give(block, layout.size()) };
+        }
+    }
+
+    #[inline(always)]
     fn is_small(layout: Layout) -> bool {
         layout.size() <= LARGEST && layout.align() <= GRAIN
     }
@@ -254,7 +297,8 @@ unsafe impl GlobalAlloc for Heap {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         if Self::is_small(layout) && Self::is_owner() {
             // SAFETY: asked just now.
-            if let Some(block) = unsafe { Self::lists() }.take(layout.size()) {
+            let block = unsafe { Self::lists() }.take(layout.size());
+            if !block.is_null() {
                 return block;
             }
         }
@@ -264,15 +308,8 @@ unsafe impl GlobalAlloc for Heap {
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
         if !Self::is_in_room(block) {
-            if ARENA.has(block) {
-                if ARENA.is_filled.load(Ordering::Relaxed) && Self::is_small(layout) {
-                    // SAFETY: only the first thread keeps objects; `cut` took it from there, for this layout.
-                    unsafe { (*ARENA.lists.0.get()).give(block, layout.size()) };
-                }
-                return;
-            }
-            // SAFETY: then dlmalloc made it.
-            return unsafe { GlobalDlmalloc.dealloc(block, layout) };
+            // SAFETY: the same contract.
+            return unsafe { Self::give_other(block, layout) };
         }
         // What another thread gives back is lost: it may not touch the lists.
         if Self::is_owner() {
@@ -408,7 +445,7 @@ mod tests {
     fn blocks_do_not_overlap_and_come_again() {
         let (_room, mut lists) = room(4096);
         let sizes = [1, 16, 17, 100, 1024, 1025, 0];
-        let blocks: Vec<*mut u8> = sizes.iter().map(|size| lists.take(*size).unwrap()).collect();
+        let blocks: Vec<*mut u8> = sizes.iter().map(|size| lists.take(*size)).collect();
         for (index, block) in blocks.iter().enumerate() {
             let end = block.addr() + list(sizes[index]).1;
             assert!(blocks.get(index + 1).is_none_or(|next| next.addr() == end));
@@ -418,36 +455,36 @@ mod tests {
             unsafe { lists.give(*block, *size) };
         }
         // The last one that was given is the first that is taken.
-        assert_eq!(lists.take(0), Some(blocks[6]));
-        assert_eq!(lists.take(12), Some(blocks[1]));
-        assert_eq!(lists.take(112), Some(blocks[3]));
+        assert_eq!(lists.take(0), blocks[6]);
+        assert_eq!(lists.take(12), blocks[1]);
+        assert_eq!(lists.take(112), blocks[3]);
     }
 
     #[test]
     fn a_room_that_is_full_has_still_what_was_given_back() {
         let (_room, mut lists) = room(256);
-        let block = lists.take(200).unwrap();
-        assert_eq!(lists.take(200), None);
+        let block = lists.take(200);
+        assert!(lists.take(200).is_null());
         unsafe { lists.give(block, 200) };
-        assert_eq!(lists.take(193), Some(block));
-        assert!(lists.take(48).is_some() && lists.take(1).is_none());
+        assert_eq!(lists.take(193), block);
+        assert!(!lists.take(48).is_null() && lists.take(1).is_null());
     }
 
     #[test]
     fn what_was_given_back_is_cut_for_smaller_ones() {
         let (_room, mut lists) = room(8192);
-        let block = lists.take(4096).unwrap();
-        let guard = lists.take(16).unwrap();
+        let block = lists.take(4096);
+        let guard = lists.take(16);
         assert_eq!(guard.addr(), block.addr() + 4096);
         unsafe { lists.give(block, 4096) };
         // Not for one that is far smaller: then the room's rest.
-        assert_eq!(lists.take(1008).unwrap().addr(), guard.addr() + 16);
-        let first = lists.take(1040).unwrap();
+        assert_eq!(lists.take(1008).addr(), guard.addr() + 16);
+        let first = lists.take(1040);
         assert_eq!(first, block);
         // 2816 are left: a block of 2560, and one of 256.
-        assert_eq!(lists.take(2560).unwrap().addr(), block.addr() + 1280);
-        assert_eq!(lists.take(250).unwrap().addr(), block.addr() + 1280 + 2560);
-        assert_eq!(lists.filled, 0);
+        assert_eq!(lists.take(2560).addr(), block.addr() + 1280);
+        assert_eq!(lists.take(250).addr(), block.addr() + 1280 + 2560);
+        assert!(lists.free.iter().all(|head| head.is_null()));
     }
 
     #[test]
@@ -490,7 +527,10 @@ mod tests {
                 continue;
             }
             let size = [40, 300, 3000, LARGEST][random(4)].min(random(LARGEST) + 1);
-            let Some(block) = lists.take(size) else { continue };
+            let block = lists.take(size);
+            if block.is_null() {
+                continue;
+            }
             let (from, to) = (block.addr() - start, block.addr() - start + size);
             assert!(to <= length && from.is_multiple_of(GRAIN), "{turn}");
             let before = held.range(..=from).next_back().is_none_or(|(at, (size, _))| at + size <= from);
@@ -499,20 +539,20 @@ mod tests {
             unsafe { block.write_bytes(0xaa, size) };
             held.insert(from, (size, block));
         }
-        // Bits and lists agree.
+        // No block is in a list that has no bit.
         for list in 0..LISTS {
-            assert_eq!(lists.filled >> list & 1 == 1, !lists.free[list].is_null(), "{list}");
+            assert!(lists.filled >> list & 1 == 1 || lists.free[list].is_null(), "{list}");
         }
     }
 
     #[test]
     fn the_last_block_grows_and_shrinks_in_place() {
         let (_room, mut lists) = room(4096);
-        let block = lists.take(100).unwrap();
+        let block = lists.take(100);
         assert!(lists.resize(block, 100, 112) && lists.resize(block, 112, 4096) && !lists.resize(block, 4096, 4097));
-        assert!(lists.take(1).is_none());
+        assert!(lists.take(1).is_null());
         assert!(lists.resize(block, 4096, 32));
-        let next = lists.take(1).unwrap();
+        let next = lists.take(1);
         assert_eq!(next.addr(), block.addr() + 32);
         assert!(!lists.resize(block, 32, 33) && lists.resize(block, 17, 32));
     }

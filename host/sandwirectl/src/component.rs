@@ -62,8 +62,7 @@ pub(crate) fn meaning(capability: &str) -> Option<&'static str> {
 
 /// `sha256:` and 64 hex digits.
 pub(crate) fn digest(bytes: &[u8]) -> String {
-    let hash = Sha256::digest(bytes);
-    hash.iter().fold("sha256:".to_owned(), |text, byte| text + &format!("{byte:02x}"))
+    format!("sha256:{}", hex::encode(Sha256::digest(bytes)))
 }
 
 /// Reads a whole component. A link is not followed: what stands under a plugin's name in its directory is the plugin.

@@ -9,7 +9,7 @@ pub(crate) fn digest(parts: &[&str]) -> String {
         hash.update((part.len() as u64).to_le_bytes());
         hash.update(part);
     }
-    hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(hash.finalize().first_chunk::<16>().unwrap_or(&[0; 16]))
 }
 
 /// A network's or plugin's name as a file name: itself when it is an ordinary CNI name (specification, section 1), else

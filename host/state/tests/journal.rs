@@ -48,7 +48,7 @@ fn an_attachments_life() {
     let lease = add.intend("host-local", &Undo::ReleaseLease { directory: "/l/net".into(), address: None }).unwrap();
     add.done(lease, None).unwrap();
     assert_eq!(add.uncommitted().len(), 2);
-    add.commit(&json!({"ips": ["10.0.0.2/24"]})).unwrap();
+    add.commit(Some(&json!({"ips": ["10.0.0.2/24"]}))).unwrap();
     assert_eq!((add.uncommitted().len(), add.pending().len()), (0, 2));
     drop(add);
 
@@ -132,7 +132,7 @@ fn an_add_that_is_undone_leaves_the_journal_as_it_was() {
     let mut add = Journal::open(root, &attachment("a")).unwrap();
     add.begin("ADD", "bridge", None).unwrap();
     let kept = add.intend("bridge", &delete("veth1")).unwrap();
-    add.commit(&json!({"x": 1})).unwrap();
+    add.commit(Some(&json!({"x": 1}))).unwrap();
     drop(add);
     let before = std::fs::read(file(root)).unwrap();
 
@@ -176,7 +176,7 @@ fn said_again() {
     add.begin("ADD", "bridge", None).unwrap();
     let id = add.intend("dhcp", &lease(1)).unwrap();
     add.done(id, Some(&lease(2))).unwrap();
-    add.commit(&json!({})).unwrap();
+    add.commit(Some(&json!({}))).unwrap();
     drop(add);
     let mut length = None;
     for n in 3..8 {
@@ -205,7 +205,7 @@ fn said_again() {
     other.begin("ADD", "portmap", None).unwrap();
     let link = other.intend("portmap", &delete("veth1")).unwrap();
     other.done(link, None).unwrap();
-    other.commit(&json!(null)).unwrap();
+    other.commit(None::<&()>).unwrap();
     other.done_again(id, &lease(9)).unwrap();
     drop(other);
     let found = Journal::open(root, &attachment("a")).unwrap();
@@ -220,14 +220,14 @@ fn a_call_that_does_nothing_leaves_nothing() {
     for verb in ["ADD", "CHECK", "DEL"] {
         let mut journal = Journal::open(root, &attachment("a")).unwrap();
         journal.begin(verb, "loopback", None).unwrap();
-        journal.commit(&json!(null)).unwrap();
+        journal.commit(None::<&()>).unwrap();
         assert!(journal.remove_if_empty().unwrap());
     }
     assert_eq!(names(root), [""; 0]);
     // But one that has something to show is kept.
     let mut journal = Journal::open(root, &attachment("a")).unwrap();
     journal.begin("ADD", "loopback", None).unwrap();
-    journal.commit(&json!({"x": 1})).unwrap();
+    journal.commit(Some(&json!({"x": 1}))).unwrap();
     drop(journal);
     assert_eq!(list(root, Some("net")).unwrap()[0].facts["loopback"], json!({"x": 1}));
 }
@@ -365,7 +365,7 @@ fn costs_little() {
             journal.done(id, None).unwrap();
         }
         journal
-            .commit(&json!({"ips": [{"address": "10.0.0.2/24", "gateway": "10.0.0.1"}], "mac": "0a:58:0a:00:00:02"}))
+            .commit(Some(&json!({"ips": [{"address": "10.0.0.2/24", "gateway": "10.0.0.1"}], "mac": "0a:58:0a:00:00:02"})))
             .unwrap();
         drop(journal);
         times.push(start.elapsed());

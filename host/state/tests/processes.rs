@@ -230,7 +230,7 @@ fn a_full_disk_keeps_no_journal() {
         let mut journal = Journal::open(root, &attachment).unwrap();
         journal.begin("ADD", "bridge", None).unwrap();
         let ids = [0; 2].map(|_| journal.intend("bridge", &undo).unwrap());
-        journal.commit(&serde_json::json!({"netns": ""})).unwrap();
+        journal.commit(Some(&serde_json::json!({"netns": ""}))).unwrap();
         drop(journal);
         // Up to the last byte of the journal's own page.
         let mut fill = std::fs::File::create(root.join("fill")).unwrap();

@@ -145,6 +145,14 @@ pub fn get_fold<'a>(object: &'a Map<String, Value>, key: &str) -> Option<&'a Val
 
 /// Whether two keys are equal but for case, by Unicode's simple folding.
 pub fn eq_fold(a: &str, b: &str) -> bool {
+    // Most pairs differ in their first letters. (ASCII folds into ASCII, but for the two below.)
+    if let (Some(a), Some(b)) = (a.bytes().next(), b.bytes().next())
+        && a.is_ascii()
+        && b.is_ascii()
+        && !a.eq_ignore_ascii_case(&b)
+    {
+        return false;
+    }
     if a.is_ascii() && b.is_ascii() {
         return a.eq_ignore_ascii_case(b);
     }

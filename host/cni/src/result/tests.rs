@@ -349,6 +349,23 @@ proptest! {
         prop_assert_eq!(&go_json::from_str::<CniResult>(&text).unwrap(), &result);
     }
 
+    /// As the Go library writes a map.
+    #[test]
+    fn since_1_0_keys_are_sorted(result in any_result()) {
+        fn is_sorted(tree: &Json) -> bool {
+            match tree {
+                Json::Array(items) => items.iter().all(is_sorted),
+                Json::Object(members) => {
+                    members.is_sorted_by(|(a, _), (b, _)| a < b) && members.iter().all(|(_, value)| is_sorted(value))
+                }
+                _ => true,
+            }
+        }
+        for version in [Version::V100, Version::V110] {
+            prop_assert!(is_sorted(&Json::parse(&result.to_json(version).unwrap()).unwrap()));
+        }
+    }
+
     #[test]
     fn any_bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..48)) {
         let _ = CniResult::parse_slice(&bytes, Version::NEWEST);

@@ -64,21 +64,9 @@ impl CniResult {
         let text = match version.family() {
             Family::V02x => go_json::to_string_indent(&Result02x::of(self, version)?),
             Family::V04x => go_json::to_string_indent(&Result04x::of(self, version)),
-            Family::V1x => go_json::to_string_indent(&self.sorted_tree(version)?),
+            Family::V1x => go_json::to_string_indent(&Result1x::of(self, version)),
         };
         Ok(text?)
-    }
-
-    /// The Go library sends 1.x through a map to be able to leave `dns` out, and maps are written in the order of their
-    /// keys.
-    fn sorted_tree(&self, version: Version) -> Result<Json> {
-        let tree = serde_json::to_value(self).map_err(|error| Error::internal(error.to_string()))?;
-        let mut tree = Json::from(&tree);
-        if let Json::Object(members) = &mut tree {
-            members.push(("cniVersion".to_owned(), Json::String(version.to_string())));
-        }
-        sort(&mut tree);
-        Ok(tree)
     }
 }
 
@@ -91,17 +79,6 @@ pub(crate) fn declared_version(result: &Json) -> Result<Option<&str>> {
         None | Some(Json::Null) => Ok(None),
         Some(Json::String(text)) => Ok(Some(text.as_str()).filter(|text| !text.is_empty())),
         Some(_) => Err(Error::decode("json: cniVersion of a result is no string")),
-    }
-}
-
-fn sort(tree: &mut Json) {
-    match tree {
-        Json::Array(items) => items.iter_mut().for_each(sort),
-        Json::Object(members) => {
-            members.sort_by(|(a, _), (b, _)| a.cmp(b));
-            members.iter_mut().for_each(|(_, value)| sort(value));
-        }
-        _ => {}
     }
 }
 
@@ -204,6 +181,117 @@ impl<'a> Result04x<'a> {
             ips: result.ips.iter().map(ip).collect(),
             routes: &result.routes,
             dns: &result.dns,
+        }
+    }
+}
+
+/// 1.x. The Go library sends it through a map to be able to leave `dns` out, and maps are written in the order of their keys: the
+/// fields of what follows are in that order.
+#[derive(Serialize)]
+struct Result1x<'a> {
+    #[serde(rename = "cniVersion")]
+    version: Version,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dns: Option<Dns1x<'a>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    interfaces: Vec<Interface1x<'a>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    ips: Vec<Ip1x>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    routes: Vec<Route1x>,
+}
+
+#[derive(Serialize)]
+struct Dns1x<'a> {
+    #[serde(skip_serializing_if = "str::is_empty")]
+    domain: &'a str,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    nameservers: &'a [String],
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    options: &'a [String],
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    search: &'a [String],
+}
+
+#[derive(Serialize)]
+struct Interface1x<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mac: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mtu: Option<u32>,
+    name: &'a str,
+    #[serde(rename = "pciID", skip_serializing_if = "Option::is_none")]
+    pci_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sandbox: Option<&'a str>,
+    #[serde(rename = "socketPath", skip_serializing_if = "Option::is_none")]
+    socket_path: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct Ip1x {
+    #[serde(with = "addr::cidr")]
+    address: IpNet,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gateway: Option<IpAddr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    interface: Option<u32>,
+}
+
+#[derive(Serialize)]
+struct Route1x {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    advmss: Option<u32>,
+    #[serde(with = "addr::cidr")]
+    dst: IpNet,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gw: Option<IpAddr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mtu: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    priority: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scope: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    table: Option<u32>,
+}
+
+impl<'a> Result1x<'a> {
+    fn of(result: &'a CniResult, version: Version) -> Self {
+        // Every field by its name: one that is added to a result must not be forgotten here.
+        let CniResult { interfaces, ips, routes, dns } = result;
+        let interface = |interface: &'a Interface| {
+            let Interface { name, mac, mtu, sandbox, socket_path, pci_id } = interface;
+            Interface1x {
+                mac: mac.as_deref(),
+                mtu: *mtu,
+                name,
+                pci_id: pci_id.as_deref(),
+                sandbox: sandbox.as_deref(),
+                socket_path: socket_path.as_deref(),
+            }
+        };
+        let ip = |IpConfig { interface, address, gateway }: &IpConfig| Ip1x {
+            address: *address,
+            gateway: *gateway,
+            interface: *interface,
+        };
+        let route = |Route { dst, gw, mtu, advmss, priority, table, scope }: &Route| Route1x {
+            advmss: *advmss,
+            dst: *dst,
+            gw: *gw,
+            mtu: *mtu,
+            priority: *priority,
+            scope: *scope,
+            table: *table,
+        };
+        let Dns { nameservers, domain, search, options } = dns;
+        Self {
+            version,
+            dns: (!dns.is_empty()).then_some(Dns1x { domain, nameservers, options, search }),
+            interfaces: interfaces.iter().map(interface).collect(),
+            ips: ips.iter().map(ip).collect(),
+            routes: routes.iter().map(route).collect(),
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::LinuxKernel;
 use super::attributes::Attributes;
 use super::netns::Namespace;
-use super::socket::{Received, Refusal, Request, i32_at, u32_at};
+use super::socket::{Received, Refusal, Request, i32_at, text_of, u32_at};
 use crate::{KernelError, LinkChanges, LinkId, LinkInfo, Mac, Netns, Outcome};
 use netlink_packet_core::DefaultNla;
 use netlink_packet_route::RouteNetlinkMessage;
@@ -41,6 +41,8 @@ const IFLA_PROMISCUITY: u16 = 30;
 const IFLA_LINK_NETNSID: u16 = 37;
 const IFLA_PERM_ADDRESS: u16 = 54;
 const IFLA_PARENT_DEV_NAME: u16 = 56;
+/// One more than the largest of these.
+const KINDS: usize = 57;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
 const IFLA_INFO_SLAVE_KIND: u16 = 4;
@@ -160,8 +162,10 @@ pub(super) fn parse(netns: Netns, received: &Received) -> Option<LinkInfo> {
     }
     let payload = received.payload.as_slice();
     let flags = u32_at(payload, 8)?;
-    let attributes = Attributes::after(payload, IFINFOMSG);
-    let link = attributes.nested(IFLA_LINKINFO);
+    let attributes = Attributes::after(payload, IFINFOMSG).by_kind::<KINDS>();
+    let of = |kind: u16| attributes.get(usize::from(kind)).copied().flatten();
+    let number = |kind| u32_at(of(kind)?, 0);
+    let link = of(IFLA_LINKINFO).map(|info| Attributes::after(info, 0));
     let kind = link.and_then(|info| info.text(IFLA_INFO_KIND)).unwrap_or_default();
     let data = link.and_then(|info| info.nested(IFLA_INFO_DATA));
     let mut extra = data.map(|data| extra_of(&kind, data)).unwrap_or_default();
@@ -177,28 +181,27 @@ pub(super) fn parse(netns: Netns, received: &Received) -> Option<LinkInfo> {
         extra.push(("port.isolated".into(), flag(IFLA_BRPORT_ISOLATED)));
     }
     // Every pod's is one of these, and looking for what they have not takes time.
-    let hardware = if matches!(kind.as_str(), "veth" | "bridge") { None } else { hardware_of(attributes) };
+    let hardware = if matches!(kind.as_str(), "veth" | "bridge") { None } else { hardware_of(of) };
     Some(LinkInfo {
         id: LinkId { netns, index: u32_at(payload, 4)? },
-        name: attributes.text(IFLA_IFNAME)?,
+        name: text_of(of(IFLA_IFNAME)?),
         kind,
-        mac: attributes.get(IFLA_ADDRESS).and_then(|bytes| Some(Mac(bytes.try_into().ok()?))),
-        mtu: attributes.u32(IFLA_MTU).unwrap_or(0),
+        mac: of(IFLA_ADDRESS).and_then(|bytes| Some(Mac(bytes.try_into().ok()?))),
+        mtu: number(IFLA_MTU).unwrap_or(0),
         up: flags & IFF_UP != 0,
         loopback: flags & IFF_LOOPBACK != 0,
-        operstate: attributes
-            .u8(IFLA_OPERSTATE)
-            .and_then(|state| OPERSTATES.get(usize::from(state)))
+        operstate: of(IFLA_OPERSTATE)
+            .and_then(|state| OPERSTATES.get(usize::from(*state.first()?)))
             .copied()
             .unwrap_or("unknown"),
-        master: attributes.u32(IFLA_MASTER),
-        parent: attributes.u32(IFLA_LINK).filter(|index| *index != 0),
-        link_netnsid: attributes.i32(IFLA_LINK_NETNSID),
-        promisc: flags & IFF_PROMISC != 0 || attributes.u32(IFLA_PROMISCUITY).is_some_and(|count| count > 0),
+        master: number(IFLA_MASTER),
+        parent: number(IFLA_LINK).filter(|index| *index != 0),
+        link_netnsid: of(IFLA_LINK_NETNSID).and_then(|id| i32_at(id, 0)),
+        promisc: flags & IFF_PROMISC != 0 || number(IFLA_PROMISCUITY).is_some_and(|count| count > 0),
         allmulti: flags & IFF_ALLMULTI != 0,
-        txqlen: attributes.u32(IFLA_TXQLEN).unwrap_or(0),
-        alias: attributes.text(IFLA_IFALIAS).filter(|alias| !alias.is_empty()),
-        group: attributes.u32(IFLA_GROUP).unwrap_or(0),
+        txqlen: number(IFLA_TXQLEN).unwrap_or(0),
+        alias: of(IFLA_IFALIAS).map(text_of).filter(|alias| !alias.is_empty()),
+        group: number(IFLA_GROUP).unwrap_or(0),
         vlan_filtering,
         hardware,
         extra,
@@ -206,9 +209,9 @@ pub(super) fn parse(netns: Netns, received: &Received) -> Option<LinkInfo> {
 }
 
 /// "virtio0 52:54:00:00:07:01"
-fn hardware_of(attributes: Attributes<'_>) -> Option<String> {
-    let device = attributes.text(IFLA_PARENT_DEV_NAME)?;
-    let address = attributes.get(IFLA_PERM_ADDRESS).unwrap_or_default();
+fn hardware_of<'a>(attribute: impl Fn(u16) -> Option<&'a [u8]>) -> Option<String> {
+    let device = text_of(attribute(IFLA_PARENT_DEV_NAME)?);
+    let address = attribute(IFLA_PERM_ADDRESS).unwrap_or_default();
     let address: Vec<String> = address.iter().map(|byte| format!("{byte:02x}")).collect();
     Some(format!("{device} {}", address.join(":")))
 }

@@ -103,15 +103,12 @@ struct Hex;
 
 impl Hex {
     fn serialize<S: Serializer>(bytes: &[u8], to: S) -> Result<S::Ok, S::Error> {
-        let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-        to.serialize_str(&digits)
+        to.serialize_str(&hex::encode(bytes))
     }
 
     fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<u8>, D::Error> {
         let digits = <std::borrow::Cow<'de, str>>::deserialize(from)?;
-        let byte = |pair: &[u8]| std::str::from_utf8(pair).ok().and_then(|pair| u8::from_str_radix(pair, 16).ok());
-        let bytes: Option<Vec<u8>> = digits.as_bytes().chunks(2).map(byte).collect();
-        bytes.ok_or_else(|| serde::de::Error::custom("no hexadecimal digits"))
+        hex::decode(digits.as_bytes()).map_err(serde::de::Error::custom)
     }
 }
 

@@ -9,6 +9,7 @@ use sandwire_policy::{Grant, paths};
 use sandwire_state::journal::{self, Entry, Journal, Undo};
 use std::collections::BTreeSet;
 use std::fs::DirBuilder;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
@@ -113,7 +114,12 @@ impl Allowed {
                 .map(|endpoint| endpoint.address.as_str())
         };
         let all = writable.clone();
-        writable.retain(|path| !all.iter().any(|other| path != other && path.starts_with(other)));
+        // Looked at by its bytes first: of paths that are written in different ways both get a rule.
+        let is_below = |path: &Path, other: &Path| {
+            let (bytes, others) = (path.as_os_str().as_bytes(), other.as_os_str().as_bytes());
+            bytes.len() > others.len() && bytes.starts_with(others) && path.starts_with(other)
+        };
+        writable.retain(|path| !all.iter().any(|other| is_below(path, other)));
         writable.dedup();
         let allowed = Self {
             writable,

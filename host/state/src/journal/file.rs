@@ -49,6 +49,18 @@ pub(super) enum Line<'a> {
     },
 }
 
+/// [`Line::Commit`] of facts that nobody has made a tree of.
+#[derive(Debug, Serialize)]
+pub(super) struct Committed<'a, F> {
+    pub(super) commit: Facts<'a, F>,
+}
+
+/// See [`Committed`].
+#[derive(Debug, Serialize)]
+pub(super) struct Facts<'a, F> {
+    pub(super) facts: Option<&'a F>,
+}
+
 /// What one call may write down to do. Mostly it is 2 KB; a pod that publishes 4,000 ports takes 1 MB.
 const MOST_BYTES: u64 = 4 << 20;
 
@@ -120,6 +132,13 @@ impl Content {
                     self.facts.insert(call.plugin.clone(), facts.into_owned());
                 }
             }
+        }
+    }
+
+    /// The newest call has succeeded.
+    pub(super) fn commit(&mut self) {
+        if let Some(call) = self.calls.last_mut() {
+            call.open = false;
         }
     }
 
@@ -203,7 +222,7 @@ impl JournalFile {
     }
 
     /// Keeps a line for the next `write`.
-    pub(super) fn queue(&mut self, line: &Line<'_>) -> Outcome<()> {
+    pub(super) fn queue(&mut self, line: &impl Serialize) -> Outcome<()> {
         serde_json::to_writer(&mut self.waiting, line).map_err(|error| StateError::io("write", &self.path, error))?;
         self.waiting.push(b'\n');
         Ok(())
@@ -231,7 +250,7 @@ impl JournalFile {
     }
 
     /// Appends a line, after the ones that wait, by one write. A write that fails leaves the file as it was.
-    pub(super) fn write(&mut self, line: &Line<'_>) -> Outcome<()> {
+    pub(super) fn write(&mut self, line: &impl Serialize) -> Outcome<()> {
         self.write_if(line, |_| Ok(()))
     }
 
@@ -253,7 +272,7 @@ impl JournalFile {
         })
     }
 
-    fn write_if(&mut self, line: &Line<'_>, may: impl FnOnce(&Self) -> Outcome<()>) -> Outcome<()> {
+    fn write_if(&mut self, line: &impl Serialize, may: impl FnOnce(&Self) -> Outcome<()>) -> Outcome<()> {
         let before = self.waiting.len();
         let written = self.queue(line).and_then(|()| may(self)).and_then(|()| self.append());
         match written {

@@ -9,7 +9,7 @@ pub use nameless::{Nameless, adopt, discard, nameless};
 pub use undo::{Held, Side, Taken, Undo};
 
 use crate::{Outcome, Owner, StateError, names};
-use file::{Content, JournalFile, Line};
+use file::{Committed, Content, Facts, JournalFile, Line};
 use locks::Lock;
 use nix::fcntl::FlockArg;
 use serde::{Deserialize, Serialize};
@@ -157,10 +157,14 @@ impl Journal {
         Ok(id)
     }
 
-    /// It happened. `update` replaces the undo when more is known now, such as an index.
+    /// It happened. `update` replaces the undo when more is known now, such as an index. Written with the next line: who is killed
+    /// before it may have been killed before the operation was over, and that one is undone as it was intended.
     pub fn done(&mut self, id: u64, update: Option<&Undo>) -> Outcome<()> {
         self.known(id)?;
-        self.record(|| Line::Done { id, undo: update.map(Cow::Borrowed) })
+        let line = || Line::Done { id, undo: update.map(Cow::Borrowed) };
+        self.file.queue(&line())?;
+        self.content.apply(line());
+        Ok(())
     }
 
     /// It happened, and is now to be undone like this: a lease that was renewed. Only for what a call has committed.
@@ -208,13 +212,13 @@ impl Journal {
     }
 
     /// The call that `begin` started succeeded; `facts` are what `sandwirectl attachments` shows of it. Nothing is written
-    /// for a call that did nothing and has none (null).
-    pub fn commit(&mut self, facts: &Value) -> Outcome<()> {
-        if facts.is_null() && !self.file.exists() {
-            self.content.apply(Line::Commit { facts: Cow::Borrowed(facts) });
-            return Ok(());
+    /// for a call that did nothing and has none.
+    pub fn commit<F: Serialize>(&mut self, facts: Option<&F>) -> Outcome<()> {
+        if facts.is_some() || self.file.exists() {
+            self.file.write(&Committed { commit: Facts { facts } })?;
         }
-        self.record(|| Line::Commit { facts: Cow::Borrowed(facts) })
+        self.content.commit();
+        Ok(())
     }
 
     /// The call that was committed has failed after all: what it did is uncommitted again, and with the last of it goes what it
@@ -228,7 +232,7 @@ impl Journal {
         self.content.ends_with_del()
     }
 
-    /// What `commit` was given last, for each plugin.
+    /// What `commit` was given last, for each plugin; of calls before this one.
     pub fn facts(&self) -> &BTreeMap<String, Value> {
         &self.content.facts
     }

@@ -64,16 +64,41 @@ impl Table {
 }
 
 /// See the head of this file.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct Group {
     pub(super) name: String,
     pub(super) key: KeyType,
     /// What the map of [`target_of`] has as values, for groups with one.
     pub(super) target: Option<KeyType>,
-    /// The contents of NFTA_RULE_EXPRESSIONS.
-    pub(super) rule: Vec<Attribute>,
+    pub(super) rule: Expressions,
     /// Whether its rule goes before those of other groups.
     pub(super) first: bool,
+}
+
+/// The contents of NFTA_RULE_EXPRESSIONS, made when they are sent or compared: of the containers of a network only the first needs
+/// them.
+pub(super) struct Expressions(Box<dyn Fn() -> Vec<Attribute>>);
+
+impl Expressions {
+    pub(super) fn by(make: impl Fn() -> Vec<Attribute> + 'static) -> Self {
+        Self(Box::new(make))
+    }
+
+    pub(super) fn get(&self) -> Vec<Attribute> {
+        (self.0)()
+    }
+}
+
+impl From<Vec<Attribute>> for Expressions {
+    fn from(expressions: Vec<Attribute>) -> Self {
+        Self::by(move || expressions.clone())
+    }
+}
+
+impl fmt::Debug for Expressions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.get().fmt(f)
+    }
 }
 
 /// The text form is what the record of it has as its comment.

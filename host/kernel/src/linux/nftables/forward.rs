@@ -105,7 +105,7 @@ pub(super) fn wanted(address: IpAddr, ingress: Ingress, bridge: Option<&str>) ->
     let meaning = format!("forwarding for {address}, of the bridges open to {who}");
     let within = matches!(ingress, Ingress::Isolated).then(|| within(address));
     let entry = Entry::Forward { group: name.clone(), address };
-    let group = Group { name, key: key(address), target: None, rule, first: false };
+    let group = Group { name, key: key(address), target: None, rule: rule.into(), first: false };
     Ok((Wanted { entry, group, meaning }, within))
 }
 
@@ -169,7 +169,7 @@ fn within(address: IpAddr) -> Wanted {
     rule.extend([load(field, Register::First), count_by(&name), drop_packet()]);
     Wanted {
         entry: Entry::Address { group: name.clone(), address },
-        group: Group { name, key: key(address), target: None, rule, first: false },
+        group: Group { name, key: key(address), target: None, rule: rule.into(), first: false },
         meaning: format!("dropping of what its neighbours on the bridge send to {address}"),
     }
 }

@@ -3,12 +3,12 @@
 //! Same meaning as the reference's ipMasq (pkg/ip/ipmasq_nftables_linux.go): not towards the excepted networks, not
 //! towards multicast. Where the reference adds a rule for each address, here is one for each list of excepted networks.
 
-use super::entry::{Entry, GROUP_USE, Group, Table, Wanted};
+use super::entry::{Entry, Expressions, GROUP_USE, Group, Table, Wanted};
 use super::expression::{
     IPV4_SOURCE, IPV6_SOURCE, Register, count_by, destination_outside, load, masquerade, only_family,
 };
 use super::message::{FAMILY_INET, FAMILY_IPV4, FAMILY_IPV6, Hook, KeyType, Place};
-use super::owner::{hash, hex};
+use super::owner::hash;
 use crate::{KernelError, Outcome};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -56,12 +56,14 @@ fn group(source: IpAddr, nets: &[IpNet], texts: &[String]) -> Group {
         IpAddr::V4(_) => ("masq4", FAMILY_IPV4, KeyType::IPV4, IPV4_SOURCE, IpNet::V4(MULTICAST_IPV4)),
         IpAddr::V6(_) => ("masq6", FAMILY_IPV6, KeyType::IPV6, IPV6_SOURCE, IpNet::V6(MULTICAST_IPV6)),
     };
-    let mut rule = only_family(family).to_vec();
-    for net in std::iter::once(&multicast).chain(nets) {
-        rule.extend(destination_outside(*net));
-    }
     let name = name_of(name, texts);
-    rule.extend([load(field, Register::First), count_by(&name), masquerade()]);
+    let (nets, counter) = (nets.to_vec(), name.clone());
+    let rule = Expressions::by(move || {
+        let mut rule = only_family(family).to_vec();
+        rule.extend(std::iter::once(&multicast).chain(&nets).flat_map(|net| destination_outside(*net)));
+        rule.extend([load(field, Register::First), count_by(&counter), masquerade()]);
+        rule
+    });
     Group { name, key, target: None, rule, first: false }
 }
 
@@ -71,7 +73,7 @@ fn name_of(kind: &str, texts: &[String]) -> String {
     match all.len() {
         0 => kind.to_owned(),
         length if length < NAME_MAX => format!("{kind}-{all}"),
-        _ => format!("{kind}-{}", hex(&hash::<12>(&all))),
+        _ => format!("{kind}-{}", hex::encode(hash::<12>(&all))),
     }
 }
 

@@ -53,12 +53,37 @@ pub(super) struct Message {
     /// nfgenmsg's res_id: the subsystem of a batch.
     resource: u16,
     attributes: Vec<Attribute>,
-    /// For errors: "create chain postrouting of table inet sandwire".
-    pub(super) what: String,
+    /// For errors.
+    pub(super) what: What,
+}
+
+/// What a message does: "create chain postrouting of table inet sandwire". A text is made of it only for who reads it.
+#[derive(Debug, Clone)]
+pub(super) struct What {
+    action: &'static str,
+    object: Option<String>,
+    place: Option<Place>,
+}
+
+impl What {
+    const fn to(action: &'static str) -> Self {
+        Self { action, object: None, place: None }
+    }
+}
+
+impl std::fmt::Display for What {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.action)?;
+        self.object.iter().try_for_each(|object| write!(f, " {object}"))?;
+        self.place.iter().try_for_each(|place| write!(f, " of table {place}"))
+    }
 }
 
 impl Message {
-    fn new(family: u8, kind: u16, flags: u16, attributes: Vec<Attribute>, what: String) -> Self {
+    /// All of a transaction.
+    pub(super) const TRANSACTION: What = What::to("change the firewall");
+
+    fn new(family: u8, kind: u16, flags: u16, attributes: Vec<Attribute>, what: What) -> Self {
         Self { kind: SUBSYSTEM | kind, flags, family, resource: 0, attributes, what }
     }
 
@@ -73,23 +98,23 @@ impl Message {
     }
 
     fn control(attributes: Vec<Attribute>) -> Self {
-        let what = "change the firewall".to_owned();
+        let what = Self::TRANSACTION;
         Self { kind: 0, flags: 0, family: 0, resource: 10, attributes, what }
     }
 
     /// The number that every transaction in this namespace raises.
     pub(super) fn generation() -> Self {
-        Self::new(0, GET_GENERATION, 0, Vec::new(), "ask for the generation of the firewall".into())
+        Self::new(0, GET_GENERATION, 0, Vec::new(), What::to("ask for the generation of the firewall"))
     }
 
     /// For a dump: tracked connections of a family.
     pub(super) fn list_connections(family: u8, filter: Vec<Attribute>) -> Self {
-        let what = "list tracked connections".to_owned();
+        let what = What::to("list tracked connections");
         Self { kind: CONNTRACK_GET, ..Self::new(family, 0, 0, filter, what) }
     }
 
     pub(super) fn forget_connection(family: u8, identity: Vec<Attribute>) -> Self {
-        let what = "forget a tracked connection".to_owned();
+        let what = What::to("forget a tracked connection");
         Self { kind: CONNTRACK_DELETE, ..Self::new(family, 0, 0, identity, what) }
     }
 
@@ -175,10 +200,23 @@ impl Place {
         }
     }
 
-    fn message(self, kind: u16, flags: u16, rest: Vec<Attribute>, what: &str) -> Message {
-        let mut attributes = vec![text(TABLE, self.table)];
+    fn message(self, kind: u16, flags: u16, rest: Vec<Attribute>, action: &'static str) -> Message {
+        let mut attributes = Vec::with_capacity(1 + rest.len());
+        attributes.push(text(TABLE, self.table));
         attributes.extend(rest);
-        Message::new(self.family, kind, flags, attributes, format!("{what} of table {self}"))
+        Message::new(self.family, kind, flags, attributes, What { place: Some(self), ..What::to(action) })
+    }
+
+    /// One about something in the table that has a name.
+    fn named(
+        self,
+        kind: u16,
+        flags: u16,
+        rest: Vec<Attribute>,
+        (action, object): (&'static str, &str),
+    ) -> Message {
+        let message = self.message(kind, flags, rest, action);
+        Message { what: What { object: Some(object.to_owned()), ..message.what }, ..message }
     }
 
     pub(super) fn get_table(self) -> Message {
@@ -194,7 +232,7 @@ impl Place {
     }
 
     pub(super) fn get_element(self, set: &str, key: &[u8]) -> Message {
-        self.element(GET_ELEMENT, 0, set, vec![key_of(key)], "look at an element")
+        self.element(GET_ELEMENT, 0, set, vec![key_of(key)], "look at an element of set")
     }
 
     /// For a dump: the rules of one chain.
@@ -220,39 +258,39 @@ impl Place {
     pub(super) fn add_chain(self, chain: &str, hook: Hook) -> Message {
         let place = vec![number(1, hook.number), number(2, hook.priority.cast_unsigned())];
         let attributes = vec![text(CHAIN_NAME, chain), text(7, hook.kind), nest(4, place)];
-        self.message(NEW_CHAIN, NLM_F_CREATE | NLM_F_EXCL, attributes, &format!("create chain {chain}"))
+        self.named(NEW_CHAIN, NLM_F_CREATE | NLM_F_EXCL, attributes, ("create chain", chain))
     }
 
     /// A chain that is only jumped to.
     pub(super) fn add_inner_chain(self, chain: &str) -> Message {
-        let what = format!("create chain {chain}");
-        self.message(NEW_CHAIN, NLM_F_CREATE | NLM_F_EXCL, vec![text(CHAIN_NAME, chain)], &what)
+        let name = vec![text(CHAIN_NAME, chain)];
+        self.named(NEW_CHAIN, NLM_F_CREATE | NLM_F_EXCL, name, ("create chain", chain))
     }
 
     pub(super) fn delete_chain(self, chain: &str) -> Message {
-        self.message(DELETE_CHAIN, 0, vec![text(CHAIN_NAME, chain)], &format!("delete chain {chain}"))
+        self.named(DELETE_CHAIN, 0, vec![text(CHAIN_NAME, chain)], ("delete chain", chain))
     }
 
     /// `expressions`: the contents of NFTA_RULE_EXPRESSIONS.
     pub(super) fn add_rule(self, chain: &str, expressions: Vec<Attribute>, comment: &str) -> Message {
         let attributes = vec![text(2, chain), nest(4, expressions), bytes(7, &commented(comment))];
-        self.message(NEW_RULE, NLM_F_CREATE | NLM_F_APPEND, attributes, &format!("add a rule to chain {chain}"))
+        self.named(NEW_RULE, NLM_F_CREATE | NLM_F_APPEND, attributes, ("add a rule to chain", chain))
     }
 
     /// The same before all others of the chain.
     pub(super) fn add_first_rule(self, chain: &str, expressions: Vec<Attribute>, comment: Option<&str>) -> Message {
         let mut attributes = vec![text(2, chain), nest(4, expressions)];
         attributes.extend(comment.map(|comment| bytes(7, &commented(comment))));
-        self.message(NEW_RULE, NLM_F_CREATE, attributes, &format!("add a rule to chain {chain}"))
+        self.named(NEW_RULE, NLM_F_CREATE, attributes, ("add a rule to chain", chain))
     }
 
     pub(super) fn delete_rule(self, chain: &str, handle: u64) -> Message {
         let attributes = vec![text(2, chain), number64(3, handle)];
-        self.message(DELETE_RULE, 0, attributes, &format!("delete a rule of chain {chain}"))
+        self.named(DELETE_RULE, 0, attributes, ("delete a rule of chain", chain))
     }
 
     pub(super) fn flush_chain(self, chain: &str) -> Message {
-        self.message(DELETE_RULE, 0, vec![text(2, chain)], &format!("delete the rules of chain {chain}"))
+        self.named(DELETE_RULE, 0, vec![text(2, chain)], ("delete the rules of chain", chain))
     }
 
     pub(super) fn add_set(self, set: &str, key: KeyType) -> Message {
@@ -275,22 +313,22 @@ impl Place {
         attributes.extend(rest);
         // NFTNL_UDATA_SET_KEYBYTEORDER: type 0, length 4, a number of the host's order.
         attributes.push(bytes(13, &[&[0, 4], &key.order.to_ne_bytes()[..]].concat()));
-        self.message(NEW_SET, NLM_F_CREATE | NLM_F_EXCL, attributes, &format!("create set {set}"))
+        self.named(NEW_SET, NLM_F_CREATE | NLM_F_EXCL, attributes, ("create set", set))
     }
 
     pub(super) fn delete_set(self, set: &str) -> Message {
-        self.message(DELETE_SET, 0, vec![text(2, set)], &format!("delete set {set}"))
+        self.named(DELETE_SET, 0, vec![text(2, set)], ("delete set", set))
     }
 
     pub(super) fn add_counter(self, name: &str) -> Message {
         let zero = vec![number64(1, 0), number64(2, 0)];
         let attributes = vec![text(2, name), number(3, OBJECT_COUNTER), nest(4, zero)];
-        self.message(NEW_OBJECT, NLM_F_CREATE | NLM_F_EXCL, attributes, &format!("create counter {name}"))
+        self.named(NEW_OBJECT, NLM_F_CREATE | NLM_F_EXCL, attributes, ("create counter", name))
     }
 
     pub(super) fn delete_counter(self, name: &str) -> Message {
         let attributes = vec![text(2, name), number(3, OBJECT_COUNTER)];
-        self.message(DELETE_OBJECT, 0, attributes, &format!("delete counter {name}"))
+        self.named(DELETE_OBJECT, 0, attributes, ("delete counter", name))
     }
 
     /// Without NLM_F_EXCL the kernel takes an element that is there as good, and keeps its old comment.
@@ -301,16 +339,16 @@ impl Place {
             Value::Counter(name) => attributes.push(text(9, name)),
             Value::Data(data) => attributes.push(nest(2, vec![bytes(1, data)])),
         }
-        self.element(NEW_ELEMENT, NLM_F_CREATE | NLM_F_EXCL, set, attributes, "add an element")
+        self.element(NEW_ELEMENT, NLM_F_CREATE | NLM_F_EXCL, set, attributes, "add an element of set")
     }
 
     pub(super) fn delete_element(self, set: &str, key: &[u8]) -> Message {
-        self.element(DELETE_ELEMENT, 0, set, vec![key_of(key)], "delete an element")
+        self.element(DELETE_ELEMENT, 0, set, vec![key_of(key)], "delete an element of set")
     }
 
-    fn element(self, kind: u16, flags: u16, set: &str, element: Vec<Attribute>, what: &str) -> Message {
+    fn element(self, kind: u16, flags: u16, set: &str, element: Vec<Attribute>, action: &'static str) -> Message {
         let list = nest(3, vec![nest(1, element)]);
-        self.message(kind, flags, vec![text(2, set), list], &format!("{what} of set {set}"))
+        self.named(kind, flags, vec![text(2, set), list], (action, set))
     }
 }
 

@@ -4,7 +4,6 @@
 use super::message::COMMENT_MAX;
 use crate::RuleOwner;
 use sha2::{Digest, Sha512};
-use std::fmt::Write;
 
 /// The first bytes of a text's SHA-512.
 pub(super) fn hash<const N: usize>(text: &str) -> [u8; N] {
@@ -12,14 +11,6 @@ pub(super) fn hash<const N: usize>(text: &str) -> [u8; N] {
     let mut first = [0; N];
     first.iter_mut().zip(digest.iter()).for_each(|(to, from)| *to = *from);
     first
-}
-
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        // Writing to a String can't fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 /// A network as comments have it.
@@ -35,12 +26,12 @@ pub(super) fn attachment_hash(container_id: &str, ifname: &str) -> [u8; 8] {
 
 /// What a comment begins with: "<network>-<attachment>", 33 characters.
 pub(super) fn prefix(network: &str, container_id: &str, ifname: &str) -> String {
-    format!("{}-{}", hex(&network_hash(network)), hex(&attachment_hash(container_id, ifname)))
+    format!("{}-{}", hex::encode(network_hash(network)), hex::encode(attachment_hash(container_id, ifname)))
 }
 
 /// A label as records have it: 8 hex digits, whatever the plugin chose.
 pub(super) fn label_hash(label: &str) -> String {
-    hex(&hash::<4>(label))
+    hex::encode(hash::<4>(label))
 }
 
 /// (plugin, network, attachment) in 20 bytes.
@@ -83,7 +74,8 @@ impl Owner {
 
 /// The comment of an element: the owner's hashes, then as much readable text as nft takes.
 pub(super) fn comment(hashes: &Owner, owner: &RuleOwner, label: &str) -> String {
-    let mut comment = format!("{}-{}-{}", hex(&hashes.network), hex(&hashes.attachment), hex(&hashes.plugin));
+    let [whose, which, by] = [hex::encode(hashes.network), hex::encode(hashes.attachment), hex::encode(hashes.plugin)];
+    let mut comment = [whose, which, by].join("-");
     let RuleOwner { plugin, network, container_id, ifname } = owner;
     for text in [", ", plugin, "/", label, ", net: ", network, ", if: ", ifname, ", id: ", container_id] {
         // What nft can't print between quotes would make `nft list ruleset` unreadable for nft itself.
@@ -95,13 +87,7 @@ pub(super) fn comment(hashes: &Owner, owner: &RuleOwner, label: &str) -> String 
 
 pub(super) fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {
     let mut bytes = [0; N];
-    if text.len() != 2 * N || !text.is_ascii() {
-        return None;
-    }
-    for (index, byte) in bytes.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(text.get(2 * index..2 * index + 2)?, 16).ok()?;
-    }
-    Some(bytes)
+    hex::decode_to_slice(text, &mut bytes).ok().map(|()| bytes)
 }
 
 #[cfg(test)]

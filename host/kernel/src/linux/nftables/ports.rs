@@ -13,7 +13,7 @@ use super::expression::{
     only_source, only_without_dnat, original_port, translate,
 };
 use super::message::{FAMILY_INET, FAMILY_IPV4, FAMILY_IPV6, Hook, KeyType, Place};
-use super::owner::{hash, hex};
+use super::owner::hash;
 use crate::{KernelError, Outcome, PortForward};
 use ipnet::{IpNet, Ipv4Net};
 use std::net::{IpAddr, Ipv4Addr};
@@ -179,7 +179,7 @@ fn group(forward: &PortForward, conditions: &[Condition]) -> Group {
     let mut name = format!("{}{number}", if has_host_ip { "hostip" } else { "ports" });
     if !conditions.is_empty() {
         // Other conditions are another group: one port may lead to different containers by where it is asked.
-        name = format!("{name}-{}", hex(&hash::<6>(&format!("{conditions:?}"))));
+        name = format!("{name}-{}", hex::encode(hash::<6>(&format!("{conditions:?}"))));
     }
     let mut rule = only_family(family).to_vec();
     rule.extend(conditions.iter().flat_map(Condition::expressions));
@@ -197,7 +197,7 @@ fn group(forward: &PortForward, conditions: &[Condition]) -> Group {
     let key = if has_host_ip { address.then(KeyType::PROTOCOL).then(KeyType::SERVICE) } else { port };
     let target = Some(address.then(KeyType::SERVICE));
     // A port of one address goes before the same of all.
-    Group { name, key, target, rule, first: has_host_ip }
+    Group { name, key, target, rule: rule.into(), first: has_host_ip }
 }
 
 /// A container that answers a neighbour, itself or the node's 127.0.0.1 would answer it past the node, which alone knows
@@ -235,7 +235,7 @@ fn answered_by_the_node(name: String, to: IpAddr, protocol: Protocol, port: u16,
     let sources = from.map_or_else(|| "everyone".to_owned(), |net| net.to_string());
     Wanted {
         entry: Entry::Return { group: name.clone(), to, protocol, port },
-        group: Group { name, key, target: None, rule, first: false },
+        group: Group { name, key, target: None, rule: rule.into(), first: false },
         meaning: format!("masquerading of {sources} towards {to} by {protocol} port {port}"),
     }
 }

@@ -5,7 +5,7 @@
 //! system's or others'. iptables-legacy can't be seen by netlink.
 
 use super::message::{FAMILY_BRIDGE, FAMILY_INET, FAMILY_IPV4, FAMILY_IPV6, Message, Place};
-use super::owner::{hash, hex, prefix};
+use super::owner::{hash, prefix};
 use super::retain::Scope;
 use super::seen::{self, SeenRule};
 use super::settle::{TRIES, pause};
@@ -181,7 +181,7 @@ fn guard(container_id: &str, ifname: &str) -> String {
 
 /// The IFB device of bandwidth, by the same hash (plugins/meta/bandwidth, `getIfbDeviceName`).
 pub(in super::super) fn limiter(network: &str, container_id: &str) -> String {
-    format!("bwp{}", hex(&hash::<6>(&format!("{network}{container_id}"))))
+    format!("bwp{}", hex::encode(hash::<6>(&format!("{network}{container_id}"))))
 }
 
 fn until_committed(wire: &mut Wire, plan: impl Fn(&mut Wire) -> Outcome<Vec<Message>>) -> Outcome<()> {
@@ -250,12 +250,12 @@ fn delete_rules(
 
 /// "CNI-" and 24 hex digits (utils.FormatChainName); the interface name is not in it.
 fn iptables_chain(network: &str, container_id: &str) -> String {
-    format!("CNI-{}", hex(&hash::<12>(&format!("{network}{container_id}"))))
+    format!("CNI-{}", hex::encode(hash::<12>(&format!("{network}{container_id}"))))
 }
 
 /// The same of 28 characters with what a port's chain has before the digits.
 fn ports_chain(kind: &str, network: &str, container_id: &str) -> String {
-    let mut chain = format!("{kind}{}", hex(&hash::<12>(&format!("{network}{container_id}"))));
+    let mut chain = format!("{kind}{}", hex::encode(hash::<12>(&format!("{network}{container_id}"))));
     chain.truncate(28);
     chain
 }

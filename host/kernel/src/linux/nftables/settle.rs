@@ -7,13 +7,13 @@
 //! (that a map is empty) is bound to the generation that was looked at.
 
 use super::attribute::Attribute;
-use super::entry::{Companion, Entry, OWNERS, OWNERS_KEY, Record, Table, Wanted, target_of};
+use super::entry::{Entry, OWNERS, OWNERS_KEY, Record, Table, Wanted, target_of};
 use super::expression::is_rule;
 use super::message::{Message, Value};
 use super::owner::Owner;
 use super::seen;
 use super::sweep::{drop_groups, sweep};
-use super::wire::{Wire, generation_of};
+use super::wire::{Object, Wire, generation_of};
 use crate::Outcome;
 use crate::linux::create::random;
 use std::collections::{BTreeMap, BTreeSet};
@@ -58,7 +58,7 @@ pub(super) fn settle(
     tables: &[(&Table, Vec<Wanted>)],
     held: Held,
 ) -> Outcome<Settled> {
-    let concerned = concerned(wire, owner, tables)?;
+    let mut concerned = concerned(wire, owner, tables)?;
     let mut tries = 1;
     loop {
         let mut changes = Vec::new();
@@ -67,14 +67,15 @@ pub(super) fn settle(
         let mut again = false;
         let mut touched = Vec::new();
         let mut settled = Settled::default();
-        for (table, wanted) in &concerned {
-            let plan = Plan::make(wire, table, (owner, label), wanted, held, tries <= BOUND_TRIES)?;
+        for (table, wanted, look) in &mut concerned {
+            let look = look.take().map_or_else(|| Look::at(wire, table, owner, wanted), Ok)?;
+            let plan = Plan::make(wire, table, look, (owner, label), wanted, held, tries <= BOUND_TRIES)?;
             // The first table's is the oldest: what was looked at later can only be newer.
             generation = generation.or(plan.generation);
             bound |= plan.bound;
             again |= plan.again;
             changes.extend(plan.changes);
-            touched.push((table, plan.touched));
+            touched.push((*table, plan.touched));
             settled.gone.extend(plan.gone);
             settled.taken |= plan.taken;
         }
@@ -100,7 +101,8 @@ pub(super) fn rehearse(wire: &mut Wire, owner: Owner, label: &Label, tables: &[(
     for (table, wanted) in tables.iter().filter(|(_, wanted)| !wanted.is_empty()) {
         let mut tries = 1;
         loop {
-            let plan = Plan::make(wire, table, (owner, Some(label)), wanted, Held::Take, true)?;
+            let look = Look::at(wire, table, owner, wanted)?;
+            let plan = Plan::make(wire, table, look, (owner, Some(label)), wanted, Held::Take, true)?;
             match wire.rehearse(&plan.changes) {
                 Ok(()) => break,
                 // ENOENT: a group that went since it was looked at; or there is no expression, chain type or family of this
@@ -114,22 +116,27 @@ pub(super) fn rehearse(wire: &mut Wire, owner: Owner, label: &Label, tables: &[(
     Ok(())
 }
 
-/// The tables where something is wanted or the owner has something: one question tells of all. No other call for this
-/// attachment runs beside this one.
-fn concerned<'a>(
-    wire: &mut Wire,
-    owner: Owner,
-    tables: &'a [(&'a Table, Vec<Wanted>)],
-) -> Outcome<Vec<(&'a Table, &'a [Wanted])>> {
-    let idle = tables.iter().filter(|(_, wanted)| wanted.is_empty());
-    let questions: Vec<Message> = idle.map(|(table, _)| table.place.get_element(OWNERS, &owner.slot(0))).collect();
-    let answers = if questions.is_empty() { Vec::new() } else { wire.ask(&questions)? };
-    let mut has_something = answers.iter().map(Option::is_some);
-    let mut concerned = Vec::with_capacity(tables.len());
+/// A table where something is wanted, which was looked at already, or where the owner has something.
+type Concerned<'a> = (&'a Table, &'a [Wanted], Option<Look>);
+
+/// Which they are: one question tells of all. No other call for this attachment runs beside this one.
+fn concerned<'a>(wire: &mut Wire, owner: Owner, tables: &'a [(&'a Table, Vec<Wanted>)]) -> Outcome<Vec<Concerned<'a>>> {
+    let mut questions = Vec::new();
     for (table, wanted) in tables {
-        if !wanted.is_empty() || has_something.next().unwrap_or(false) {
-            concerned.push((*table, wanted.as_slice()));
+        match wanted.is_empty() {
+            true => questions.push(table.place.get_element(OWNERS, &owner.slot(0))),
+            false => Look::ask(&mut questions, table, owner, wanted),
         }
+    }
+    let mut answers = wire.ask(&questions)?.into_iter();
+    let mut concerned: Vec<Concerned<'a>> = Vec::with_capacity(tables.len());
+    for (table, wanted) in tables {
+        let look = match wanted.is_empty() {
+            true if answers.next().flatten().is_none() => continue,
+            true => None,
+            false => Some(Look::read(wire, &mut answers, table, owner, wanted)?),
+        };
+        concerned.push((*table, wanted.as_slice(), look));
     }
     Ok(concerned)
 }
@@ -163,36 +170,57 @@ struct Look {
 impl Look {
     /// Everything in one question, except for an owner with more than one record.
     fn at(wire: &mut Wire, table: &Table, owner: Owner, wanted: &[Wanted]) -> Outcome<Self> {
-        let place = table.place;
-        let groups: BTreeSet<&str> = wanted.iter().map(|w| w.entry.group()).collect();
-        let mut questions = vec![Message::generation(), place.get_table(), place.get_chain(table.chain)];
-        questions.extend(table.gates.iter().map(|gate| place.get_chain(gate.chain)));
-        questions.extend(groups.iter().map(|name| place.get_counter(name)));
-        questions.extend(wanted.iter().map(|w| place.get_element(w.entry.group(), &w.entry.key())));
-        let companions: Vec<Vec<Companion>> = wanted.iter().map(|w| w.entry.companions()).collect();
-        questions.extend(companions.iter().flatten().map(|c| place.get_element(&c.set, &c.key)));
-        questions.extend((0..2).map(|slot| place.get_element(OWNERS, &owner.slot(slot))));
-
+        let mut questions = Vec::new();
+        Self::ask(&mut questions, table, owner, wanted);
         let mut answers = wire.ask(&questions)?.into_iter();
+        Self::read(wire, &mut answers, table, owner, wanted)
+    }
+
+    fn ask(questions: &mut Vec<Message>, table: &Table, owner: Owner, wanted: &[Wanted]) {
+        let place = table.place;
+        questions.extend([Message::generation(), place.get_table(), place.get_chain(table.chain)]);
+        questions.extend(table.gates.iter().map(|gate| place.get_chain(gate.chain)));
+        questions.extend(groups_of(wanted).into_iter().map(|name| place.get_counter(name)));
+        questions.extend(wanted.iter().map(|w| place.get_element(w.entry.group(), &w.entry.key())));
+        let companions = wanted.iter().flat_map(|w| w.entry.companions());
+        questions.extend(companions.map(|c| place.get_element(&c.set, &c.key)));
+        questions.extend((0..2).map(|slot| place.get_element(OWNERS, &owner.slot(slot))));
+    }
+
+    /// What was answered to [`Look::ask`]; no answer of what comes behind it is taken.
+    fn read(
+        wire: &mut Wire,
+        answers: &mut impl Iterator<Item = Option<Object>>,
+        table: &Table,
+        owner: Owner,
+        wanted: &[Wanted],
+    ) -> Outcome<Self> {
         let mut next = || answers.next().flatten();
         let generation = generation_of(next().as_ref());
         let table_use = seen::table_use(next().as_ref());
         let rules = seen::chain_use(next().as_ref()).map(|uses| uses.saturating_sub(table.jumps()));
         let gates = table.gates.iter().map(|_| seen::chain_use(next().as_ref())).collect();
-        let groups = groups
-            .into_iter()
-            .filter_map(|name| Some((name.to_owned(), seen::counter_use(next().as_ref())?)))
-            .collect();
+        let mut groups = BTreeMap::new();
+        for name in groups_of(wanted) {
+            groups.extend(seen::counter_use(next().as_ref()).map(|elements| (name.to_owned(), elements)));
+        }
         let mut comment = || seen::element(next().as_ref()).map(|e| e.comment);
         let holders = wanted.iter().map(|_| comment()).collect();
-        let companions = companions.iter().map(|of| of.iter().map(|_| comment()).collect()).collect();
-        let first: Vec<_> = (0..2).map_while(|_| seen::element(next().as_ref())).collect();
-        let mut own: Vec<Record> = first.into_iter().map(|e| Record::parse(e.comment)).collect();
+        let companions =
+            wanted.iter().map(|w| w.entry.companions().iter().map(|_| comment()).collect()).collect();
+        let first = [next(), next()];
+        let first = first.iter().map_while(|answer| seen::element(answer.as_ref()));
+        let mut own: Vec<Record> = first.map(|element| Record::parse(element.comment)).collect();
         if own.len() == 2 {
             more_records(wire, table, owner, &mut own)?;
         }
         Ok(Self { generation, table_use, rules, gates, groups, holders, companions, own })
     }
+}
+
+/// The groups that something is wanted in, each once.
+fn groups_of(wanted: &[Wanted]) -> BTreeSet<&str> {
+    wanted.iter().map(|w| w.entry.group()).collect()
 }
 
 /// The records of an owner.
@@ -246,12 +274,12 @@ impl Plan {
     fn make(
         wire: &mut Wire,
         table: &Table,
+        look: Look,
         (owner, label): (Owner, Option<&Label>),
         wanted: &[Wanted],
         held: Held,
         at_once: bool,
     ) -> Outcome<Self> {
-        let look = Look::at(wire, table, owner, wanted)?;
         let mut plan = Self {
             changes: Vec::new(),
             generation: look.generation,
@@ -354,7 +382,7 @@ impl Plan {
             }
             let lost = there && flushed && !present.iter().any(|(_, comment)| comment == name);
             if !there || lost {
-                let rule = group.rule.clone();
+                let rule = group.rule.get();
                 self.changes.push(match group.first {
                     true => place.add_first_rule(table.chain, rule, Some(name)),
                     false => place.add_rule(table.chain, rule, name),

@@ -30,7 +30,7 @@ pub(super) fn wanted(port: &str, mac: Mac) -> Outcome<Wanted> {
         count_by(GUARDED),
         drop_packet(),
     ];
-    let group = Group { name: GUARDED.to_owned(), key: KeyType::IFNAME, target: None, rule, first: false };
+    let group = Group { name: GUARDED.to_owned(), key: KeyType::IFNAME, target: None, rule: rule.into(), first: false };
     let meaning = format!("dropping of frames from port {port} whose source is not {mac}");
     Ok(Wanted { entry: Entry::Guard { port: port.to_owned(), mac }, group, meaning })
 }

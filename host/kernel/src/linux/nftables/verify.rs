@@ -52,7 +52,7 @@ pub(super) fn verify(
         if !records.iter().any(recorded) {
             missing.push(format!("{meaning}: its record is missing from set {OWNERS} of table {place}"));
         }
-        if !has_rule(wire, table, map, &group.rule)? {
+        if !has_rule(wire, table, map, &group.rule.get())? {
             missing.push(format!(
                 "{meaning}: the rule of map {map} is missing from chain {} of table {place}, or was changed",
                 table.chain

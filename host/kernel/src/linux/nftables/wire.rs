@@ -1,6 +1,6 @@
 //! The conversation with nf_tables: questions, lists and transactions.
 
-use super::message::Message;
+use super::message::{Message, What};
 use super::seen;
 use crate::linux::attributes::Attributes;
 use crate::linux::socket::{Refusal, Socket, verdict};
@@ -31,7 +31,7 @@ impl Object {
 #[derive(Debug)]
 pub(super) struct Failure {
     pub(super) refusal: Refusal,
-    what: String,
+    what: What,
 }
 
 impl Failure {
@@ -249,7 +249,7 @@ impl Wire {
 
         let failure = |refusal: Refusal, number: u32| {
             let change = number.checked_sub(1).and_then(|at| changes.get(at as usize));
-            let what = change.map_or_else(|| "change the firewall".to_owned(), |c| c.what.clone());
+            let what = change.map_or(Message::TRANSACTION, |change| change.what.clone());
             Failure { refusal, what }
         };
         self.socket.send(&bytes).map_err(|refusal| failure(refusal, 0))?;
@@ -281,7 +281,7 @@ impl Wire {
 }
 
 fn refused(refusal: Refusal, question: Option<&Message>) -> KernelError {
-    let what = question.map_or("talk to nf_tables", |q| q.what.as_str());
+    let what = question.map_or_else(|| "talk to nf_tables".to_owned(), |question| question.what.to_string());
     match refusal.errno {
         // nfnetlink_rcv_msg: no such subsystem, and no module to load for it.
         Errno::EINVAL if refusal.text.is_empty() => KernelError::Unsupported(format!(
