@@ -40,42 +40,36 @@ impl Memory {
     ///
     /// # Safety
     /// What `grow` gives is memory that nobody else uses, aligned to GRAIN.
-    pub(crate) unsafe fn take(&mut self, layout: Layout, grow: impl FnOnce(usize) -> Option<(usize, usize)>) -> usize {
-        if layout.size() > LARGEST {
-            return 0;
-        }
-        let (list, whole) = list(layout.size());
+    #[inline(always)]
+    pub(crate) unsafe fn take(&mut self, layout: Layout, grow: impl FnMut(usize) -> Option<(usize, usize)>) -> usize {
+        let (list, whole) = list(layout.size().min(LARGEST));
         match self.freed.get_mut(list) {
-            Some(head) if *head != 0 && head.is_multiple_of(layout.align()) => {
+            Some(head) if *head != 0 && *head & (layout.align() - 1) == 0 => {
                 let block = *head;
                 // SAFETY: only `give` puts blocks there, and wrote this.
                 *head = unsafe { std::ptr::with_exposed_provenance::<usize>(block).read() };
                 block
             }
-            _ => self.cut(whole, layout.align().max(GRAIN), grow),
+            _ if layout.size() > LARGEST => 0,
+            _ => self.cut(whole, layout.align().max(GRAIN) - 1, grow),
         }
     }
 
-    fn cut(&mut self, whole: usize, align: usize, grow: impl FnOnce(usize) -> Option<(usize, usize)>) -> usize {
-        let fits = |next: usize, end: usize| {
-            let block = next.checked_next_multiple_of(align)?;
-            (block.checked_add(whole)? <= end).then_some(block)
-        };
-        let block = fits(self.next, self.end).filter(|_| self.end != 0).or_else(|| {
-            let (from, to) = grow(whole.checked_add(align)?)?;
+    /// `odd`: the bits that the address of a block may not have.
+    fn cut(&mut self, whole: usize, odd: usize, mut grow: impl FnMut(usize) -> Option<(usize, usize)>) -> usize {
+        loop {
+            let block = self.next.wrapping_add(odd) & !odd;
+            // The last byte of all memory is never one of a block.
+            if self.end != 0 && block >= self.next && block <= self.end && whole <= self.end - block {
+                self.next = block + whole;
+                return block;
+            }
+            let Some((from, to)) = whole.checked_add(odd).and_then(&mut grow) else { return 0 };
             // What is left of the part before is lost, unless this continues it.
             if from != self.end {
                 self.next = from;
             }
             self.end = to;
-            fits(self.next, self.end)
-        });
-        match block {
-            Some(block) => {
-                self.next = block + whole;
-                block
-            }
-            None => 0,
         }
     }
 
@@ -83,6 +77,7 @@ impl Memory {
     ///
     /// # Safety
     /// It is of `take`, for this layout, and no longer in use.
+    #[inline(always)]
     pub(crate) unsafe fn give(&mut self, block: usize, layout: Layout) {
         let (list, whole) = list(layout.size());
         if block + whole == self.next {
@@ -115,7 +110,7 @@ impl Memory {
 
 #[cfg(all(target_arch = "wasm32", feature = "allocator"))]
 mod global {
-    use super::Memory;
+    use super::{GRAIN, Memory};
     use core::arch::wasm32::memory_grow;
     use std::alloc::{GlobalAlloc, Layout};
     use std::cell::UnsafeCell;
@@ -130,8 +125,20 @@ mod global {
     #[global_allocator]
     static GLOBAL: Global = Global(UnsafeCell::new(Memory::new()));
 
-    /// The host maps new pages with zeros, and nobody else asks for any: they are this allocator's.
-    fn grow(bytes: usize) -> Option<(usize, usize)> {
+    unsafe extern "C" {
+        /// Behind all that the program has in its memory when it starts (wasm-ld).
+        static __heap_base: u8;
+        /// Where that memory ends.
+        static __heap_end: u8;
+    }
+
+    /// First what is there from the start and nobody's, then new pages, which the host maps with zeros. Nobody else asks for any: all are
+    /// this allocator's.
+    fn grow(is_first: bool, bytes: usize) -> Option<(usize, usize)> {
+        let (from, to) = ((&raw const __heap_base).addr().next_multiple_of(GRAIN), (&raw const __heap_end).addr());
+        if is_first && to.checked_sub(from).is_some_and(|there| there >= bytes) {
+            return Some((from, to));
+        }
         let pages = bytes.div_ceil(PAGE);
         let before = memory_grow::<0>(pages);
         if before == usize::MAX {
@@ -146,7 +153,11 @@ mod global {
     unsafe impl GlobalAlloc for Global {
         unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
             // SAFETY: as above.
-            with_exposed_provenance_mut(unsafe { (*self.0.get()).take(layout, grow) })
+            let memory = unsafe { &mut *self.0.get() };
+            let mut is_first = memory.end == 0;
+            // SAFETY: as above.
+            let block = unsafe { memory.take(layout, |bytes| grow(std::mem::take(&mut is_first), bytes)) };
+            with_exposed_provenance_mut(block)
         }
 
         unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {

@@ -204,11 +204,11 @@ fn failed(what: &str, why: impl std::fmt::Display) -> Error {
 }
 
 /// Makes all plugins of a generation ready that can run. Afterwards this process can write nothing but that directory, and has no
-/// capability any more.
+/// capability any more. `together(true)` and `together(false)` are around the making of what a call will write to.
 ///
 /// # Errors
 /// Those of `Generation`; code `IO` when the process has no more room for open files.
-pub fn prepare(directory: &Path) -> Result<(), Error> {
+pub fn prepare(directory: &Path, together: fn(bool)) -> Result<(), Error> {
     let generation = Generation::at(directory)?;
     let engine = engine::engine().map_err(|error| failed("engine", error))?;
     // Until the lowest free number is one of those that a call never has.
@@ -223,11 +223,12 @@ pub fn prepare(directory: &Path) -> Result<(), Error> {
     confine::files(&allowed)?;
     privilege::drop_to(false, &[])?;
     confine::calls(&allowed)?;
+    confine::ready();
     let mut plugins = Vec::new();
     for name in generation.plugins().map_err(|error| failed("list", error))? {
         // One that is refused, or can't be linked, says why when it is called.
         if let Ok(Some(grant)) = generation.grant(&name)
-            && let Some(plugin) = ready(&generation, &engine, grant)?
+            && let Some(plugin) = ready(&generation, &engine, grant, together)?
         {
             plugins.push(plugin);
         }
@@ -246,7 +247,7 @@ pub fn prepare(directory: &Path) -> Result<(), Error> {
 }
 
 /// One of them; none when it can't run.
-fn ready(generation: &Generation, engine: &Engine, grant: Grant) -> Result<Option<Plugin>, Error> {
+fn ready(generation: &Generation, engine: &Engine, grant: Grant, together: fn(bool)) -> Result<Option<Plugin>, Error> {
     let Ok(file) = generation.component_file(&grant) else { return Ok(None) };
     let failed = |error: &dyn std::fmt::Display| failed(&grant.compiled, error);
     let its = fstat(&file).map_err(|error| failed(&error))?;
@@ -263,7 +264,8 @@ fn ready(generation: &Generation, engine: &Engine, grant: Grant) -> Result<Optio
     let exports = EXPORTS.map(|(interface, function)| guest::export(engine, &component, interface, function));
     let policy = generation.look_at(&Generation::policy_of(&grant.plugin)).map(Identity::from);
     let policy = policy.ok_or_else(|| failed(&"its policy is gone"))?;
-    let started = started(engine, &instance, &grant, &File::from(file)).map_err(|error| failed(&error))?;
+    let file = File::from(file);
+    let started = started(engine, &instance, &grant, &file, together).map_err(|error| failed(&error))?;
     let (started, memory) = started.map_or((None, Vec::new()), |(started, memory)| (Some(started), memory));
     Ok(Some(Plugin {
         policy,
@@ -285,12 +287,16 @@ fn started(
     instance: &InstancePre<Guest>,
     grant: &Grant,
     file: &File,
+    together: fn(bool),
 ) -> std::io::Result<Option<(Started, Vec<Range>)>> {
     if !grant.no_start {
         return Ok(None);
     }
     let before = range::all()?;
-    let Ok(started) = guest::start(engine, instance, grant) else { return Ok(None) };
+    together(true);
+    let started = guest::start(engine, instance, grant);
+    together(false);
+    let Ok(started) = started else { return Ok(None) };
     let memory = range::since(&before)?;
     for range in &memory {
         if !range.is_unchanged(file)? {

@@ -295,7 +295,9 @@ fn add(mut session: Box<Session>, grant: Grant, config: &NetworkConfig, stdout: 
         let netns = session.subject.sandbox.clone();
         if let Some(journal) = session.journal() {
             let facts = Facts { netns: &netns, result: &result };
-            journal.commit(Some(&facts)).map_err(|e| Error::internal(format!("the journal could not be written: {e}")))?;
+            journal
+                .commit(Some(&facts))
+                .map_err(|e| Error::internal(format!("the journal could not be written: {e}")))?;
         }
         // Only now: who has a result has an attachment, also when the process is killed here. Whom none reaches takes the
         // attachment for failed.

@@ -73,13 +73,15 @@ struct Lists {
     /// Which lists may have blocks, the first in the lowest bit: set when a list gets its first, taken away by who looks for one there
     /// and finds none. A list that is emptied and filled in turns, as most are, so costs nothing here.
     filled: u128,
+    /// Whether what is made now stands side by side, whatever is free elsewhere.
+    together: bool,
 }
 
 impl Lists {
     /// # Safety
     /// `room` up to `room + length` must be memory that nobody else uses, aligned to GRAIN.
     const unsafe fn new(room: *mut u8, length: usize) -> Self {
-        Self { rest: room, end: room.wrapping_add(length), free: [null_mut(); LISTS], filled: 0 }
+        Self { rest: room, end: room.wrapping_add(length), free: [null_mut(); LISTS], filled: 0, together: false }
     }
 
     /// A block of this size at least; null when the room has no place for it.
@@ -95,24 +97,12 @@ impl Lists {
     /// One of which no list has any.
     #[inline(never)]
     fn make(&mut self, list: usize, whole: usize) -> *mut u8 {
-        if let Some(block) = self.part(list, whole) {
-            return block;
-        }
-        if whole > self.left() {
-            return null_mut();
-        }
-        let block = self.rest;
-        self.rest = block.wrapping_add(whole);
-        block
+        self.part(list, whole).unwrap_or_else(|| self.fresh(whole, GRAIN))
     }
 
-    /// A block of any size and alignment; null when the room has no place for it. What is not small is never taken back.
-    fn cut(&mut self, layout: Layout) -> *mut u8 {
-        if Heap::is_small(layout) {
-            return self.take(layout.size());
-        }
-        let before = self.rest.align_offset(layout.align().max(GRAIN));
-        let whole = layout.size().next_multiple_of(GRAIN);
+    /// One of bytes that nobody has had; null when there are not so many.
+    fn fresh(&mut self, whole: usize, align: usize) -> *mut u8 {
+        let before = self.rest.align_offset(align);
         match before.checked_add(whole).filter(|all| *all <= self.left()) {
             None => null_mut(),
             Some(all) => {
@@ -120,6 +110,15 @@ impl Lists {
                 self.rest = self.rest.wrapping_add(all);
                 block
             }
+        }
+    }
+
+    /// A block of any size and alignment; null when the room has no place for it. What is not small is never taken back.
+    fn cut(&mut self, layout: Layout) -> *mut u8 {
+        match (Heap::is_small(layout), self.together) {
+            (true, false) => self.take(layout.size()),
+            (true, true) => self.fresh(list(layout.size()).1, GRAIN),
+            (false, _) => self.fresh(layout.size().next_multiple_of(GRAIN), layout.align().max(GRAIN)),
         }
     }
 
@@ -379,6 +378,15 @@ pub(crate) unsafe fn keep(room: *mut u8, length: usize) {
     OWNER.store(std::ptr::without_provenance_mut(NOBODY), Ordering::Relaxed);
 }
 
+/// Whether what is made from here on, until it is said that it is over, has pages of its own: a call writes to it, and each page it writes to
+/// is copied.
+pub(crate) fn together(on: bool) {
+    // SAFETY: only the first thread keeps objects.
+    let lists = unsafe { &mut *ARENA.lists.0.get() };
+    lists.together = on;
+    lists.fresh(0, PAGE);
+}
+
 /// How many bytes of them there are objects in. The room is as if this process had never made one.
 pub(crate) fn kept() -> usize {
     // SAFETY: only the first thread keeps objects.
@@ -505,6 +513,19 @@ mod tests {
         }
         assert!(lists.cut(Layout::from_size_align(128 << 10, 1).unwrap()).is_null());
         assert!(lists.cut(Layout::from_size_align(usize::MAX >> 1, 1).unwrap()).is_null());
+    }
+
+    #[test]
+    fn what_stands_together_leaves_out_what_is_free() {
+        let (_room, mut lists) = room(16 << 10);
+        let layout = |size| Layout::from_size_align(size, 8).unwrap();
+        let before = lists.cut(layout(100));
+        unsafe { lists.give(before, 100) };
+        lists.together = true;
+        let blocks = [40, 100, 5000].map(|size| lists.cut(layout(size)));
+        assert_eq!(blocks.map(|block| block.addr() - before.addr()), [112, 160, 272]);
+        lists.together = false;
+        assert_eq!(lists.cut(layout(100)), before);
     }
 
     #[test]

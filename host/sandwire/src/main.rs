@@ -111,7 +111,10 @@ fn serve(name: &OsStr) -> Result<(), Error> {
     let variables: Vec<(String, String)> = std::env::vars_os()
         .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)))
         .collect();
-    sandwire_runtime::verbs::run(&call, &plugin, &variables, std::io::stdout().as_fd())
+    let done = sandwire_runtime::verbs::run(&call, &plugin, &variables, std::io::stdout().as_fd());
+    // The process ends: its memory goes all at once.
+    std::mem::forget((call, plugin, variables));
+    done
 }
 
 /// The base name that this program was executed by.
@@ -121,7 +124,8 @@ fn called_as(name: &OsStr) -> String {
 }
 
 fn stdin() -> Result<Vec<u8>, Error> {
-    let mut text = Vec::new();
+    // Most have less: one read, and one for the end.
+    let mut text = Vec::with_capacity(4096);
     let read = process::stdin().take(LARGEST_STDIN + 1).read_to_end(&mut text);
     let failed = |details: String| Error { code: code::IO, msg: "error reading from stdin".into(), details };
     match read {

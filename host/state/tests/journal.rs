@@ -365,7 +365,9 @@ fn costs_little() {
             journal.done(id, None).unwrap();
         }
         journal
-            .commit(Some(&json!({"ips": [{"address": "10.0.0.2/24", "gateway": "10.0.0.1"}], "mac": "0a:58:0a:00:00:02"})))
+            .commit(Some(
+                &json!({"ips": [{"address": "10.0.0.2/24", "gateway": "10.0.0.1"}], "mac": "0a:58:0a:00:00:02"}),
+            ))
             .unwrap();
         drop(journal);
         times.push(start.elapsed());

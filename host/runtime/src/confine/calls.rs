@@ -8,6 +8,7 @@
 use super::Allowed;
 use libc::sock_filter;
 use nix::errno::Errno;
+use std::sync::OnceLock;
 
 /// Memory, files, netlink and the helpers that are forked; what the standard library, tokio (for components that import WASI)
 /// and musl do beside it. As runs of numbers, first and last, with what between them does no harm (`pause`, `times`) or nothing that
@@ -71,13 +72,44 @@ enum Verdict {
     /// `clone` without these flags.
     Without(u32),
     /// A signal to this process.
-    To(u32),
+    ToItself,
+}
+
+/// A filter, in which it is not yet said for which process.
+#[derive(Debug, Clone)]
+struct Filter {
+    steps: Vec<sock_filter>,
+    /// Which step compares with the process' number.
+    process: usize,
+}
+
+/// All that there can be, once somebody has made them (`ready`), by their number.
+static FILTERS: OnceLock<Vec<Filter>> = OnceLock::new();
+
+/// By what filters differ.
+type Kind = [bool; 4];
+
+fn kind_of(allowed: &Allowed) -> Kind {
+    [allowed.tcp, allowed.unix, allowed.signals, allowed.modes]
+}
+
+fn number_of(kind: Kind) -> usize {
+    kind.into_iter().fold(0, |number, bit| number * 2 + usize::from(bit))
+}
+
+/// Makes all filters, for calls that begin with this process' memory: 7 us of each.
+pub(super) fn ready() {
+    let bit = |number: usize, place: usize| number >> place & 1 == 1;
+    let kinds = (0..1 << size_of::<Kind>()).map(|number| [3, 2, 1, 0].map(|place| bit(number, place)));
+    if let Some(filters) = kinds.map(filter).collect() {
+        let _ = FILTERS.set(filters);
+    }
 }
 
 /// Of which families sockets may be.
-fn families(allowed: &Allowed) -> &'static [i32] {
+fn families(tcp: bool, unix: bool) -> &'static [i32] {
     use libc::{AF_INET as V4, AF_INET6 as V6, AF_NETLINK as NETLINK, AF_UNIX as UNIX};
-    match (allowed.tcp, allowed.unix) {
+    match (tcp, unix) {
         (false, false) => &[NETLINK],
         (true, false) => &[NETLINK, V4, V6],
         (false, true) => &[NETLINK, UNIX],
@@ -130,18 +162,26 @@ fn step(code: u16, k: u32) -> sock_filter {
     sock_filter { code, jt: 0, jf: 0, k }
 }
 
-/// The filter; none when a jump would be too far.
+/// The filter for this process; none when a jump would be too far.
 fn program(allowed: &Allowed) -> Option<Vec<sock_filter>> {
+    let kind = kind_of(allowed);
+    let ready = FILTERS.get().and_then(|filters| filters.get(number_of(kind)).cloned());
+    let Filter { mut steps, process } = ready.or_else(|| filter(kind))?;
+    steps.get_mut(process)?.k = std::process::id();
+    Some(steps)
+}
+
+fn filter([tcp, unix, signals, modes]: Kind) -> Option<Filter> {
     let mut verdicts: Vec<(i64, i64, Verdict)> =
         USUAL.iter().map(|(first, last)| (*first, *last, Verdict::Yes)).collect();
     let mut also = |number, verdict| verdicts.push((number, number, verdict));
-    also(libc::SYS_socket, Verdict::Families(families(allowed)));
+    also(libc::SYS_socket, Verdict::Families(families(tcp, unix)));
     also(libc::SYS_clone, Verdict::Without(NAMESPACES));
-    also(libc::SYS_tkill, Verdict::To(std::process::id()));
-    if allowed.signals {
+    also(libc::SYS_tkill, Verdict::ToItself);
+    if signals {
         also(libc::SYS_kill, Verdict::Yes);
     }
-    if allowed.modes {
+    if modes {
         also(libc::SYS_chmod, Verdict::Yes);
     }
     verdicts.sort_unstable_by_key(|(first, ..)| *first);
@@ -173,6 +213,8 @@ struct Tree {
     steps: Vec<sock_filter>,
     /// Steps that jump to one of the two ends, and whether when they hold.
     open: Vec<(usize, bool, bool)>,
+    /// The step that compares with the process' number.
+    process: usize,
 }
 
 impl Tree {
@@ -222,12 +264,15 @@ impl Tree {
                 }
             }
             Verdict::Without(flags) => self.branch(step(HAS, flags), no, yes),
-            Verdict::To(process) => self.branch(step(IS, process), yes, no),
+            Verdict::ToItself => {
+                self.process = self.steps.len();
+                self.branch(step(IS, 0), yes, no);
+            }
         }
     }
 
     /// With its two ends.
-    fn finish(mut self) -> Option<Vec<sock_filter>> {
+    fn finish(mut self) -> Option<Filter> {
         let end = self.steps.len();
         for (at, when, is_yes) in self.open {
             let distance = u8::try_from(end + usize::from(is_yes) - at - 1).ok()?;
@@ -235,7 +280,7 @@ impl Tree {
             *(if when { &mut step.jt } else { &mut step.jf }) = distance;
         }
         self.steps.extend([step(ANSWER, REFUSE), step(ANSWER, ALLOW)]);
-        Some(self.steps)
+        Some(Filter { steps: self.steps, process: self.process })
     }
 }
 
@@ -278,6 +323,10 @@ mod tests {
         ] {
             let allowed = Allowed { tcp, unix, signals, modes, ..Allowed::default() };
             let program = program(&allowed).unwrap();
+            // Those that were made before are the same.
+            ready();
+            let same = |(a, b): (&sock_filter, &sock_filter)| (a.code, a.jt, a.jf, a.k) == (b.code, b.jt, b.jf, b.k);
+            assert!(program.iter().zip(&super::program(&allowed).unwrap()).all(same));
             assert!(program.len() < 100, "{} steps", program.len());
             for number in (0..1024).chain([0x4000_0000, 0x4000_003b, u32::MAX]) {
                 let at = i64::from(number);

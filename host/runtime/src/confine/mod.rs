@@ -32,6 +32,11 @@ pub(crate) fn calls(allowed: &Allowed) -> Result<(), Error> {
     unless_missing("seccomp", calls::shut(allowed))
 }
 
+/// Makes what `calls` needs, for calls that begin with this process' memory.
+pub(crate) fn ready() {
+    calls::ready();
+}
+
 fn unless_missing(what: &str, done: nix::Result<()>) -> Result<(), Error> {
     match done {
         // Not compiled in; not among `lsm=` of the command line.

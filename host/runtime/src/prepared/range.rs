@@ -60,8 +60,22 @@ pub(super) fn code(within: std::ops::Range<*const u8>) -> std::io::Result<Option
     let code: Vec<Range> =
         all()?.into_iter().filter(|range| is_code(range) && (from..to).contains(&range.at)).collect();
     let end = code.iter().fold(from, |end, range| if range.at == end { range.end() } else { end });
-    Ok((end >= to).then_some(code))
+    Ok((end >= to).then(|| with_its_head(code)))
 }
+
+/// The page with the file's head, which nobody reads again, as a part of the code behind it: one thing less to map.
+fn with_its_head(mut code: Vec<Range>) -> Vec<Range> {
+    if let [head, text, ..] = code.as_mut_slice()
+        && (head.length, head.offset) == (PAGE, Some(0))
+        && (text.at, text.offset) == (head.end(), i64::try_from(PAGE).ok())
+    {
+        *text = Range { access: text.access, length: head.length + text.length, ..*head };
+        code.remove(0);
+    }
+    code
+}
+
+const PAGE: usize = 4096;
 
 impl Range {
     fn end(&self) -> usize {

@@ -18,7 +18,7 @@ use std::path::Path;
 /// # Errors
 /// Code `IO` when it can't be written; of `prepared::prepare`; and when what this process holds can't be another's.
 pub(crate) fn write(directory: &Path) -> Result<(), Error> {
-    prepared::prepare(directory)?;
+    prepared::prepare(directory, heap::together)?;
     let name = OsStr::from_bytes(prepared::IMAGE.to_bytes());
     let path = directory.join(name);
     // Until it is complete.

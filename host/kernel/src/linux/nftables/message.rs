@@ -208,13 +208,7 @@ impl Place {
     }
 
     /// One about something in the table that has a name.
-    fn named(
-        self,
-        kind: u16,
-        flags: u16,
-        rest: Vec<Attribute>,
-        (action, object): (&'static str, &str),
-    ) -> Message {
+    fn named(self, kind: u16, flags: u16, rest: Vec<Attribute>, (action, object): (&'static str, &str)) -> Message {
         let message = self.message(kind, flags, rest, action);
         Message { what: What { object: Some(object.to_owned()), ..message.what }, ..message }
     }

@@ -206,8 +206,7 @@ impl Look {
         }
         let mut comment = || seen::element(next().as_ref()).map(|e| e.comment);
         let holders = wanted.iter().map(|_| comment()).collect();
-        let companions =
-            wanted.iter().map(|w| w.entry.companions().iter().map(|_| comment()).collect()).collect();
+        let companions = wanted.iter().map(|w| w.entry.companions().iter().map(|_| comment()).collect()).collect();
         let first = [next(), next()];
         let first = first.iter().map_while(|answer| seen::element(answer.as_ref()));
         let mut own: Vec<Record> = first.map(|element| Record::parse(element.comment)).collect();
