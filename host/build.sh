@@ -14,7 +14,8 @@ fail() {
 
 # musl: glibc's start-up asks the processor for its caches (init_cacheinfo, up to a hundred cpuid), and in a virtual machine
 # each question is a trap of 1 to 5 us: half a millisecond before main.
-# sha2_backend: the same traps, 14 us of them, to find out whether the processor has instructions for what is hashed here: names.
+# sha2_backend: the same traps, 14 us of them, to find out whether the processor has instructions for what is hashed here: names. Of the
+# two forms in software the small one: the other is 26 KB of code to be fetched for a dozen blocks.
 # gcc: wasmtime has one C file, which calls nothing; cc-rs would look for a musl-gcc.
 # crt-static needs an explicit --target: without one it would apply to build scripts and procedural macros too.
 # The compiler's own lld: it takes the list of what a call uses (host/order), and packs the 7,400 relocations of a static-pie
@@ -29,7 +30,7 @@ map=$(realpath -m "$binary.map")
 link+=(-C "link-arg=-Wl,-Map=$map" -C link-arg=-Wl,--no-demangle)
 [ "${SANDWIRE_SYMBOLS:-}" = yes ] && link+=(-C strip=none)
 mkdir -p "$(dirname "$map")"
-CC_x86_64_unknown_linux_musl=gcc RUSTFLAGS="-C target-feature=+crt-static --cfg sha2_backend=\"soft\"" \
+CC_x86_64_unknown_linux_musl=gcc RUSTFLAGS="-C target-feature=+crt-static --cfg sha2_backend=\"soft\" --cfg sha2_backend_soft=\"compact\"" \
   cargo rustc --locked --release --target $target -p sandwire -- "${link[@]}"
 # --workspace: with the features that the tests want too, or cargo would build wasmtime once more for them.
 cargo build --locked --profile tool --workspace --bin sandwirectl --bin sandwire-componentize
