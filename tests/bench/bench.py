@@ -117,7 +117,8 @@ class Floor:
 
 
 class Variant:
-    """A network of the bridge cases. Each subject has its own bridge and subnets, so that none works for another."""
+    """A network of the bridge cases. Each subject has its own bridge, subnets and name, so that none works for another: in the
+    lease directory of one name each would find, every time, that somebody else has changed it (`host-local ..., changed by others`)."""
 
     BRIDGES = {"sandwire": "cni0", "reference": "refbr0", "floor": "floorbr0"}
 
@@ -132,7 +133,7 @@ class Variant:
     def config(self, subject):
         return {
             "cniVersion": VERSION,
-            "name": f"bench-{self.number}",
+            "name": f"bench-{self.number}-{subject}",
             "type": "bridge",
             "bridge": self.BRIDGES[subject],
             "isGateway": True,
@@ -291,7 +292,7 @@ class Bench:
         attachments = {}
         for cni in (self.ours, self.reference):
             netns = self.netns()
-            keys = {"cniVersion": VERSION, "name": "bench-" + "-".join(re.findall(r"\w+", title)), "type": kind, **config(cni.name, netns)}
+            keys = {"cniVersion": VERSION, "name": "-".join(["bench", *re.findall(r"\w+", title), cni.name]), "type": kind, **config(cni.name, netns)}
             attachments[cni.name] = Attachment(cni, keys, "measured", netns)
         steps = {name: self.both(name, a) for name, a in attachments.items()}
         for name in steps if after else ():

@@ -30,7 +30,7 @@ class Chain:
 
     def part(self, command, plugin):
         """One plugin's call; what the meter said, and what it printed."""
-        config = {"cniVersion": VERSION, "name": f"bench-{self.title.replace(' ', '-')}", **plugin}
+        config = {"cniVersion": VERSION, "name": f"bench-{self.title.replace(' ', '-')}-{self.cni.name}", **plugin}
         if self.result is not None:
             config["prevResult"] = self.result
         path = f"{self.scratch}/{self.cni.name}-{self.container}.json"
