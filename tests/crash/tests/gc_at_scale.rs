@@ -98,7 +98,7 @@ fn make_state(stale: &[Stale]) {
             let id = journal.intend(plugin, &undo).unwrap();
             journal.done(id, None).unwrap();
         }
-        journal.commit(&json!({"netns": "/run/netns/gone"})).unwrap();
+        journal.commit(Some(&json!({"netns": "/run/netns/gone"}))).unwrap();
     }
     kernel.finish();
 }
