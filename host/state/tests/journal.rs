@@ -94,6 +94,36 @@ fn an_attachments_life() {
     assert_eq!(list(root, Some("net")).unwrap(), []);
 }
 
+/// That something happened is written with what comes next. Who is killed before it leaves what was intended; who ends, and leaves
+/// something, what is known of it.
+#[test]
+fn what_happened_is_written_before_the_end() {
+    let place = tempfile::tempdir().unwrap();
+    let root = place.path();
+    let known = |name: &str| Undo::DeleteLink { side: Side::Host, name: name.into(), index: Some(7) };
+    let add = |container: &str| {
+        let mut add = Journal::open(root, &attachment(container)).unwrap();
+        add.begin("ADD", "bridge", None).unwrap();
+        let link = add.intend("bridge", &delete(container)).unwrap();
+        add.done(link, Some(&known(container))).unwrap();
+        assert_eq!((add.pending()[0].state, &add.pending()[0].undo), (State::Done, &known(container)));
+        add
+    };
+    let found = |container: &str| {
+        let found = Journal::open(root, &attachment(container)).unwrap();
+        let entry = found.pending()[0].clone();
+        (found.pending().len(), entry.state, entry.undo)
+    };
+    drop(add("killed"));
+    assert_eq!(found("killed"), (1, State::Intended, delete("killed")));
+    assert!(!add("ended").remove_if_empty().unwrap());
+    assert_eq!(found("ended"), (1, State::Done, known("ended")));
+    let mut next = add("next");
+    next.intend("bridge", &delete("another")).unwrap();
+    drop(next);
+    assert_eq!(found("next"), (2, State::Done, known("next")));
+}
+
 #[test]
 fn it_knows_in_which_namespaces_something_was_done() {
     let place = tempfile::tempdir().unwrap();

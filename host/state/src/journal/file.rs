@@ -190,6 +190,8 @@ pub(super) struct JournalFile {
     length: u64,
     /// Lines that go out with the next one that matters.
     waiting: Vec<u8>,
+    /// Whether one of them says what nobody else does.
+    owed: bool,
     /// How long the file was when the newest call began, and what it wrote first.
     call: Option<(u64, Vec<u8>)>,
 }
@@ -197,7 +199,8 @@ pub(super) struct JournalFile {
 impl JournalFile {
     /// Opens and reads it. The attachment's lock is held, so an unfinished last line is nobody's and is cut off.
     pub(super) fn open(path: &Path) -> Outcome<(Self, Content)> {
-        let mut journal = Self { path: path.to_owned(), file: None, length: 0, waiting: Vec::new(), call: None };
+        let mut journal =
+            Self { path: path.to_owned(), file: None, length: 0, waiting: Vec::new(), owed: false, call: None };
         let mut options = OpenOptions::new();
         options.read(true).append(true).custom_flags(OFlag::O_NOFOLLOW.bits());
         let mut file = match options.open(path) {
@@ -228,6 +231,18 @@ impl JournalFile {
         Ok(())
     }
 
+    /// Keeps a line for the next `write`, or for the end of the call.
+    pub(super) fn owe(&mut self, line: &impl Serialize) -> Outcome<()> {
+        self.queue(line)?;
+        self.owed = true;
+        Ok(())
+    }
+
+    /// Whether a line was kept that has to be written.
+    pub(super) fn owes(&self) -> bool {
+        self.owed
+    }
+
     /// Keeps the line that begins a call.
     pub(super) fn begin(&mut self, line: &Line<'_>) -> Outcome<()> {
         self.queue(line)?;
@@ -246,6 +261,7 @@ impl JournalFile {
         file.set_len(*length).map_err(|error| StateError::io("cut the journal", &self.path, error))?;
         self.length = *length;
         self.waiting.clone_from(first);
+        self.owed = false;
         Ok(())
     }
 
@@ -276,7 +292,7 @@ impl JournalFile {
         let before = self.waiting.len();
         let written = self.queue(line).and_then(|()| may(self)).and_then(|()| self.append());
         match written {
-            Ok(()) => self.waiting.clear(),
+            Ok(()) => self.said(),
             // What waited goes out with the next one.
             Err(_) => self.waiting.truncate(before),
         }
@@ -329,8 +345,13 @@ impl JournalFile {
     /// Writes the lines that wait.
     pub(super) fn flush(&mut self) -> Outcome<()> {
         self.append()?;
-        self.waiting.clear();
+        self.said();
         Ok(())
+    }
+
+    fn said(&mut self) {
+        self.waiting.clear();
+        self.owed = false;
     }
 
     /// Removes the file.

@@ -157,12 +157,13 @@ impl Journal {
         Ok(id)
     }
 
-    /// It happened. `update` replaces the undo when more is known now, such as an index. Written with the next line: who is killed
-    /// before it may have been killed before the operation was over, and that one is undone as it was intended.
+    /// It happened. `update` replaces the undo when more is known now, such as an index. Written with the next line, or when the call ends
+    /// and something of it is left (`remove_if_empty`): who is killed before may have been killed before the operation was over, and that one is
+    /// undone as it was intended.
     pub fn done(&mut self, id: u64, update: Option<&Undo>) -> Outcome<()> {
         self.known(id)?;
         let line = || Line::Done { id, undo: update.map(Cow::Borrowed) };
-        self.file.queue(&line())?;
+        self.file.owe(&line())?;
         self.content.apply(line());
         Ok(())
     }
@@ -244,8 +245,11 @@ impl Journal {
 
     /// Removes the journal when nothing is left to undo, and whether it is gone; then also the network's lock when this
     /// was the last. For the end of DEL, of a rolled-back ADD, and of a call that did nothing.
-    pub fn remove_if_empty(self) -> Outcome<bool> {
+    pub fn remove_if_empty(mut self) -> Outcome<bool> {
         if !self.content.entries.is_empty() || self.content.damaged > 0 {
+            if self.file.owes() {
+                self.file.flush()?;
+            }
             return Ok(false);
         }
         self.remove()

@@ -62,7 +62,8 @@ pub(super) fn settle(
     let mut tries = 1;
     loop {
         let mut changes = Vec::new();
-        let mut generation = None;
+        // The oldest look's: what was looked at later can only be newer.
+        let mut generation = concerned.iter().find_map(|(.., look)| look.as_ref()).and_then(|look| look.generation);
         let mut bound = false;
         let mut again = false;
         let mut touched = Vec::new();
@@ -70,7 +71,6 @@ pub(super) fn settle(
         for (table, wanted, look) in &mut concerned {
             let look = look.take().map_or_else(|| Look::at(wire, table, owner, wanted), Ok)?;
             let plan = Plan::make(wire, table, look, (owner, label), wanted, held, tries <= BOUND_TRIES)?;
-            // The first table's is the oldest: what was looked at later can only be newer.
             generation = generation.or(plan.generation);
             bound |= plan.bound;
             again |= plan.again;
