@@ -125,17 +125,26 @@ mod global {
     #[global_allocator]
     static GLOBAL: Global = Global(UnsafeCell::new(Memory::new()));
 
-    unsafe extern "C" {
-        /// Behind all that the program has in its memory when it starts (wasm-ld).
-        static __heap_base: u8;
-        /// Where that memory ends.
-        static __heap_end: u8;
+    /// What is there from the start and nobody's. A target with a C library has none: `malloc` takes it.
+    #[cfg(target_os = "unknown")]
+    fn there() -> (usize, usize) {
+        unsafe extern "C" {
+            /// Behind all that the program has in its memory when it starts (wasm-ld).
+            static __heap_base: u8;
+            /// Where that memory ends.
+            static __heap_end: u8;
+        }
+        ((&raw const __heap_base).addr().next_multiple_of(GRAIN), (&raw const __heap_end).addr())
     }
 
-    /// First what is there from the start and nobody's, then new pages, which the host maps with zeros. Nobody else asks for any: all are
-    /// this allocator's.
+    #[cfg(not(target_os = "unknown"))]
+    const fn there() -> (usize, usize) {
+        (GRAIN, GRAIN)
+    }
+
+    /// First what is there, then new pages, which the host maps with zeros, and which are the asker's alone.
     fn grow(is_first: bool, bytes: usize) -> Option<(usize, usize)> {
-        let (from, to) = ((&raw const __heap_base).addr().next_multiple_of(GRAIN), (&raw const __heap_end).addr());
+        let (from, to) = there();
         if is_first && to.checked_sub(from).is_some_and(|there| there >= bytes) {
             return Some((from, to));
         }
