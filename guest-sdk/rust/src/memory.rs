@@ -59,7 +59,7 @@ impl Memory {
     fn cut(&mut self, whole: usize, odd: usize, mut grow: impl FnMut(usize) -> Option<(usize, usize)>) -> usize {
         loop {
             let block = self.next.wrapping_add(odd) & !odd;
-            // The last byte of all memory is never one of a block.
+            // There is none until `end` says so; an address that wraps is before `next`.
             if self.end != 0 && block >= self.next && block <= self.end && whole <= self.end - block {
                 self.next = block + whole;
                 return block;
